@@ -1,0 +1,134 @@
+"""The one reader of user objects: matrices, labels and rows of AnnData and MuData."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from scipy import sparse
+
+from scgap._messages import listed, not_found
+
+Data: TypeAlias = AnnData | MuData
+Matrix: TypeAlias = np.ndarray | sparse.csr_matrix | sparse.csr_array
+
+
+def get_modality(data: Data, mod: str | None) -> AnnData:
+    """The AnnData to work on: ``data`` itself, or modality ``mod`` of a MuData."""
+    if isinstance(data, MuData):
+        if mod is None:
+            raise ValueError(f"data is a MuData and mod is None. Pass one of its modalities as mod=: {listed(data.mod)}.")
+        if mod not in data.mod:
+            raise KeyError(not_found(mod, "mdata.mod", list(data.mod)))
+        return data.mod[mod]
+    if not isinstance(data, AnnData):
+        raise TypeError(f"data is a {type(data).__name__}. Pass an AnnData, or a MuData together with mod=.")
+    if mod is not None:
+        raise ValueError(f"mod={mod!r} was given with an AnnData. Leave mod out, or pass the MuData that holds it.")
+    return data
+
+
+def check_writable(adata: AnnData, *, copy: bool) -> None:
+    """Refuse objects that results cannot be written to."""
+    if adata.is_view and not copy:
+        raise ValueError(
+            "adata is a view of another object, and writing to it would silently make it a copy. "
+            "Pass adata.copy(), or copy=True to get the result back."
+        )
+    if not adata.var_names.is_unique:
+        twice = adata.var_names[adata.var_names.duplicated()].unique()
+        raise ValueError(
+            f"adata.var_names are not unique: {listed(twice)}. Features are matched by name; "
+            "call adata.var_names_make_unique() first."
+        )
+
+
+def get_obs(data: Data, mod: str | None, columns: Sequence[str]) -> pd.DataFrame:
+    """The named obs columns, one row a cell; looked up in the modality first, then in the MuData."""
+    adata = get_modality(data, mod)
+    found = {}
+    for column in columns:
+        if column in adata.obs:
+            found[column] = adata.obs[column]
+        elif isinstance(data, MuData) and column in data.obs:
+            found[column] = data.obs[column].reindex(adata.obs_names)
+        else:
+            everywhere = [*adata.obs.columns, *(data.obs.columns if isinstance(data, MuData) else [])]
+            raise KeyError(not_found(column, "adata.obs", everywhere))
+    return pd.DataFrame(found, index=adata.obs_names)
+
+
+def get_matrix(adata: AnnData, layer: str | None) -> Matrix:
+    """``X`` or a layer, in memory: a NumPy array or a CSR matrix."""
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(not_found(layer, "adata.layers", [name for name in adata.layers if name is not None]))
+    matrix: Any = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError("adata.X is None. Pass the layer that holds the data as layer=.")
+    if hasattr(matrix, "compute"):  # dask
+        matrix = matrix.compute()
+    elif hasattr(matrix, "to_memory"):  # sparse data sets of backed objects
+        matrix = matrix.to_memory()
+    if sparse.issparse(matrix):
+        return matrix.tocsr()
+    return np.asarray(matrix[:] if hasattr(matrix, "file") else matrix)
+
+
+def to_dense(matrix: Matrix) -> np.ndarray:
+    """A dense float32 array of a matrix."""
+    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float32)
+
+
+def check_finite(matrix: Matrix, where: str) -> None:
+    """Refuse NaN and infinite values, with the number of cells that hold them."""
+    values = matrix.data if sparse.issparse(matrix) else matrix
+    if np.isfinite(values).all():
+        return
+    dense = to_dense(matrix)
+    bad = ~np.isfinite(dense).all(axis=1)
+    raise ValueError(
+        f"{where} holds NaN or infinite values in {bad.sum()} of {len(bad)} cells. Transport needs finite numbers: "
+        "drop these cells or features, or fill them in."
+    )
+
+
+def match_features(adata: AnnData, var_names: np.ndarray) -> np.ndarray | None:
+    """Positions in ``adata`` of the features a model was fitted on; ``None`` if they already stand in that order."""
+    if np.array_equal(adata.var_names, var_names):
+        return None
+    missing = pd.Index(var_names).difference(adata.var_names, sort=False)
+    if len(missing):
+        raise ValueError(
+            f"adata lacks {len(missing)} of the {len(var_names)} features that the map was fitted on: {listed(missing)}. "
+            "A map cannot be applied without them; their order does not matter."
+        )
+    if adata.n_vars > len(var_names):
+        unknown = adata.var_names.difference(pd.Index(var_names), sort=False)
+        raise ValueError(
+            f"adata has {len(unknown)} features that the map was not fitted on: {listed(unknown)}. There is no prediction "
+            f"for them: pass adata[:, adata.uns[key]['var_names']].copy(), or fit the map on all features."
+        )
+    return adata.var_names.get_indexer(pd.Index(var_names))
+
+
+def select_cells(adata: AnnData, cells: Any) -> np.ndarray:
+    """Boolean mask (n_obs,) of the chosen cells: a mask or a list of obs names."""
+    chosen = np.asarray(cells)
+    if chosen.dtype == bool or (chosen.dtype == object and all(isinstance(cell, bool) for cell in chosen)):
+        if chosen.shape != (adata.n_obs,):
+            raise ValueError(f"source is a mask of shape {chosen.shape}; it needs one value for each of {adata.n_obs} cells.")
+        mask = chosen.astype(bool)
+    else:
+        names = pd.Index(chosen.astype(str)) if chosen.size else pd.Index([], dtype=str)
+        unknown = names.difference(adata.obs_names)
+        if len(unknown):
+            raise KeyError(
+                f"source names {len(unknown)} cells that are not in adata.obs_names: {listed(unknown)}. "
+                "Pass obs names or a boolean mask of all cells."
+            )
+        mask = np.asarray(adata.obs_names.isin(names))
+    if not mask.any():
+        raise ValueError("source selects no cells. Pass a mask or names of at least one cell, or leave it out for all controls.")
+    return mask

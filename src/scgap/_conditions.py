@@ -1,0 +1,308 @@
+"""Conditions: from labels in obs to sets of perturbations, and from these to padded arrays."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scgap._messages import listed, not_found
+from scgap._populations import ConditionArrays
+
+MIN_MEMBERS = 4  # sets are padded to multiples of this, so that their size compiles nothing anew
+N_LEARNED = 32  # length of a perturbation's learned vector where there is no encoding
+
+
+class Design(NamedTuple):
+    """Which obs columns say what was done to a cell."""
+
+    target_cols: tuple[str, ...]
+    reference_key: str
+    dose_cols: tuple[str, ...] = ()
+    """None, one (the dose of every member, or doses joined by ``sep``), or one for each target column."""
+    group_cols: tuple[str, ...] = ()
+    time_col: str | None = None
+    sep: str | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """All obs columns of the design."""
+        time = (self.time_col,) if self.time_col else ()
+        return list(dict.fromkeys([*self.target_cols, *self.dose_cols, *self.group_cols, *time]))
+
+
+class Condition(NamedTuple):
+    """A set of perturbations with doses, in a context."""
+
+    members: tuple[tuple[str, float | None], ...]
+    """Sorted (perturbation, dose) pairs; empty for control; dose None where the design has no doses."""
+    group: tuple[str, ...] = ()
+    time: float | None = None
+
+    @property
+    def is_control(self) -> bool:
+        """Whether nothing was done to the cells."""
+        return not self.members
+
+
+class Encoding(NamedTuple):
+    """How conditions become numbers."""
+
+    perturbations: tuple[str, ...]
+    """Names, one for each row of the network's table of vectors."""
+    features: tuple[str, ...]
+    """Names of the descriptors; empty where the vectors are learned."""
+    values: np.ndarray
+    """(n_perturbations, n_features) float32 descriptors as given."""
+    groups: dict[str, list[str]]
+    """Group column -> its values."""
+    dose_scale: tuple[float, float]
+    """Mean and standard deviation of the logarithms of the training doses."""
+    time_scale: tuple[float, float]
+    """The same of log(1 + time)."""
+
+
+def make_design(
+    target_col: str | Sequence[str],
+    reference_key: str,
+    dose_col: str | Sequence[str] | None = None,
+    group_col: str | Sequence[str] | None = None,
+    time_col: str | None = None,
+    sep: str | None = None,
+) -> Design:
+    """Check the column arguments of a public call and put them together."""
+
+    def names(value: str | Sequence[str] | None) -> tuple[str, ...]:
+        return () if value is None else (value,) if isinstance(value, str) else tuple(value)
+
+    design = Design(names(target_col), reference_key, names(dose_col), names(group_col), time_col, sep or None)
+    if not design.target_cols:
+        raise ValueError("target_col is empty. Pass the obs column, or columns, that name the perturbation.")
+    if len(design.dose_cols) > 1 and len(design.dose_cols) != len(design.target_cols):
+        raise ValueError(
+            f"dose_col names {len(design.dose_cols)} columns and target_col {len(design.target_cols)}. "
+            "Pass one dose column for all, or one for each target column in the same order."
+        )
+    return design
+
+
+def read_conditions(design: Design, obs: pd.DataFrame) -> tuple[list[Condition], np.ndarray, pd.DataFrame]:
+    """Read every cell's condition from the design's obs columns.
+
+    Returns
+    -------
+    The distinct conditions, controls included; each cell's position in them (n_obs,), -1 without a label; and the obs
+    rows (n_conditions, n_columns) in which the conditions are written.
+    """
+    columns = design.columns
+    labelled = obs[[*design.target_cols, *design.group_cols]].notna().all(axis=1).to_numpy()
+    raw = obs.loc[labelled, columns].astype({column: object for column in columns})
+    codes = raw.groupby(columns, sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    _, first = np.unique(codes, return_index=True)
+    rows = raw.iloc[first].reset_index(drop=True)
+    parsed = [parse_condition(design, row) for row in rows.to_dict("records")]
+    conditions = sorted(set(parsed), key=_sort_key)
+    position = {condition: i for i, condition in enumerate(conditions)}
+    if not any(condition.is_control for condition in conditions):
+        labels = sorted({str(label) for column in design.target_cols for label in rows[column]})
+        where = " or ".join(f"adata.obs[{column!r}]" for column in design.target_cols)
+        raise ValueError(
+            f"reference_key={design.reference_key!r} names no control cells: " + not_found(design.reference_key, where, labels)
+        )
+    condition_of_code = np.array([position[condition] for condition in parsed])
+    of_cell = np.full(len(obs), -1)
+    of_cell[labelled] = condition_of_code[codes]
+    spelling = [parsed.index(condition) for condition in conditions]
+    return conditions, of_cell, rows.iloc[spelling].reset_index(drop=True)
+
+
+def parse_condition(design: Design, row: Mapping[str, Any]) -> Condition:
+    """The condition written in one row: a label a target column, or a list of labels with a list of doses."""
+    labels: list[str] = []
+    doses: list[float | None] = []
+    for i, column in enumerate(design.target_cols):
+        names = _split(row.get(column, design.reference_key), design.sep)
+        labels += names
+        if len(design.dose_cols) == len(design.target_cols):
+            doses += _doses(design, row, design.dose_cols[i], names)
+        elif design.dose_cols:
+            doses += _doses(design, row, design.dose_cols[0], names)
+    group = tuple(str(row[column]) for column in design.group_cols if column in row)
+    members: dict[str, float | None] = {}
+    for name, dose in zip(labels, doses or [None] * len(labels), strict=True):
+        if name == design.reference_key or dose == 0:
+            continue
+        # The same drug twice is one member at the sum of its doses.
+        members[name] = dose if dose is None else dose + (members.get(name) or 0.0)
+    if not members:
+        return Condition((), group)
+    time = None if design.time_col is None else _number(row.get(design.time_col), design.time_col)
+    return Condition(tuple(sorted(members.items())), group, time)
+
+
+def make_encoding(
+    design: Design, conditions: Sequence[Condition], train: Sequence[Condition], table: pd.DataFrame | None
+) -> Encoding:
+    """Choose the numbers for conditions; scales come from the conditions of ``train`` alone."""
+    names = sorted({name for condition in train for name, _ in condition.members})
+    if table is not None:
+        _check_table(table, names)
+    perturbations = names if table is None else [str(name) for name in table.index]
+    doses = [dose for condition in train for _, dose in condition.members if dose is not None]
+    times = [condition.time for condition in train if condition.time is not None]
+    return Encoding(
+        perturbations=tuple(perturbations),
+        features=() if table is None else tuple(str(column) for column in table.columns),
+        values=np.zeros((len(names), 0), np.float32) if table is None else table.to_numpy(np.float32),
+        groups={
+            column: sorted({condition.group[i] for condition in conditions})
+            for i, column in enumerate(design.group_cols)
+        },
+        dose_scale=_mean_and_std(np.log(doses)),
+        time_scale=_mean_and_std(np.log1p(times)),
+    )
+
+
+def initial_vectors(encoding: Encoding, seed: int) -> np.ndarray:
+    """The network's table (n_perturbations, n): standardised descriptors, or random vectors to be learned."""
+    values = encoding.values
+    if not encoding.features:
+        generator = np.random.default_rng(seed)
+        return generator.standard_normal((len(encoding.perturbations), N_LEARNED), dtype=np.float32)
+    spread = values.std(0)
+    return np.where(spread > 0, (values - values.mean(0)) / np.where(spread > 0, spread, 1.0), 0.0)
+
+
+def encode_conditions(encoding: Encoding, conditions: Sequence[Condition]) -> ConditionArrays:
+    """Conditions as padded arrays (n_conditions, ...).
+
+    Raises
+    ------
+    KeyError
+        A perturbation has no vector.
+    """
+    row = {name: i for i, name in enumerate(encoding.perturbations)}
+    unknown = sorted({name for condition in conditions for name, _ in condition.members if name not in row})
+    if unknown:
+        what = "rows of the encoding" if encoding.features else "perturbations that the map was fitted on"
+        raise KeyError(
+            f"No vector for {listed(unknown)}: " + not_found(unknown[0], f"the {what}", encoding.perturbations)
+            + " An unseen perturbation needs descriptors: fit with encoding=, a table that holds a row for it too."
+        )
+    n_members = max([len(condition.members) for condition in conditions], default=0)
+    n_members = MIN_MEMBERS * max(1, -(-n_members // MIN_MEMBERS))
+    members, doses, mask = (np.zeros((len(conditions), n_members), np.float32) for _ in range(3))
+    for i, condition in enumerate(conditions):
+        for j, (name, dose) in enumerate(condition.members):
+            members[i, j], mask[i, j] = row[name], 1.0
+            doses[i, j] = 0.0 if dose is None else _standardise(np.log(dose), encoding.dose_scale)
+    context = [
+        [float(value == known) for value, known_values in zip(c.group, encoding.groups.values(), strict=True) for known in known_values]
+        + [0.0 if c.time is None else _standardise(np.log1p(c.time), encoding.time_scale)]
+        for c in conditions
+    ]
+    return ConditionArrays(members.astype(np.int32), doses, mask, np.array(context, np.float32))
+
+
+def condition_label(condition: Condition) -> str:
+    """A label to read: ``A 10 + B 100, line_1``."""
+    members = " + ".join(name if dose is None else f"{name} {dose:g}" for name, dose in condition.members) or "control"
+    time = () if condition.time is None else (f"time {condition.time:g}",)
+    return ", ".join([members, *condition.group, *time])
+
+
+def encoding_to_dict(encoding: Encoding) -> dict[str, Any]:
+    """Plain arrays and JSON strings, for ``uns``."""
+    return {
+        "perturbations": np.array(encoding.perturbations, dtype=object),
+        "features": np.array(encoding.features, dtype=object),
+        "values": encoding.values,
+        "groups": json.dumps(encoding.groups),
+        "dose_scale": np.array(encoding.dose_scale),
+        "time_scale": np.array(encoding.time_scale),
+    }
+
+
+def encoding_from_dict(stored: Mapping[str, Any]) -> Encoding:
+    """The inverse of `encoding_to_dict`."""
+    return Encoding(
+        tuple(str(name) for name in stored["perturbations"]),
+        tuple(str(name) for name in stored["features"]),
+        np.asarray(stored["values"], np.float32),
+        json.loads(str(stored["groups"])),
+        tuple(np.asarray(stored["dose_scale"], float).tolist()),
+        tuple(np.asarray(stored["time_scale"], float).tolist()),
+    )
+
+
+def _split(label: Any, sep: str | None) -> list[str]:
+    if isinstance(label, list | tuple | np.ndarray):
+        return [str(name) for name in label]
+    parts = str(label).split(sep) if sep else [str(label)]
+    return [part for part in (part.strip() for part in parts) if part]
+
+
+def _doses(design: Design, row: Mapping[str, Any], column: str, names: list[str]) -> list[float | None]:
+    """One dose for each name; controls need none."""
+    value = row.get(column)
+    if isinstance(value, list | tuple | np.ndarray):
+        parts = list(value)
+    elif isinstance(value, str) and design.sep and design.sep in value:
+        parts = value.split(design.sep)
+    else:
+        parts = [value] * len(names)
+    if len(parts) != len(names):
+        raise ValueError(
+            f"{column!r} holds {len(parts)} doses, {value!r}, for {len(names)} perturbations, {listed(names)}. "
+            "Give one dose for all, or one for each."
+        )
+    return [
+        0.0 if name == design.reference_key else _number(part, column) for name, part in zip(names, parts, strict=True)
+    ]
+
+
+def _number(value: Any, column: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{column!r} holds {value!r}, which is not a number. Doses and times are numbers, or strings of numbers such "
+            "as '10': convert the column, units left out."
+        ) from None
+    if not 0 <= number < np.inf:
+        raise ValueError(
+            f"{column!r} holds {value!r}. Doses and times are finite and not negative, and every perturbed cell has one: "
+            "correct the column, or drop these cells."
+        )
+    return number
+
+
+def _check_table(table: pd.DataFrame, names: list[str]) -> None:
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"encoding is a {type(table).__name__}. Pass a DataFrame: one row a perturbation, its name as index.")
+    index = [str(name) for name in table.index]
+    if missing := [name for name in names if name not in set(index)]:
+        raise ValueError(
+            f"encoding has no row for {listed(missing)}; its index holds {listed(index)}. "
+            "Add their descriptors, or drop their cells."
+        )
+    if len(set(index)) < len(index):
+        raise ValueError(f"encoding names {listed(table.index[table.index.duplicated()])} twice. Keep one row a perturbation.")
+    numeric = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    if table.shape[1] == 0 or not np.isfinite(numeric).all():
+        bad = [str(c) for c, ok in zip(table.columns, np.isfinite(numeric).all(0), strict=True) if not ok]
+        raise ValueError(f"encoding needs finite numbers in at least one column; look at {listed(bad)}. Fill or drop these.")
+
+
+def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    return (float(values.mean()), float(values.std()) or 1.0) if len(values) else (0.0, 1.0)
+
+
+def _standardise(value: float, scale: tuple[float, float]) -> float:
+    return (value - scale[0]) / scale[1]
+
+
+def _sort_key(condition: Condition) -> tuple[Any, ...]:
+    doses = [(name, dose or 0.0) for name, dose in condition.members]
+    return condition.group, len(doses), doses, condition.time or 0.0

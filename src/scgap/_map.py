@@ -1,0 +1,93 @@
+"""The map T(x | condition) = x + f(x, c): an encoder of conditions and a network modulated by it."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scgap._populations import ConditionArrays, pad_rows
+
+Weights: TypeAlias = dict[str, Any]
+"""``network`` (flax parameters), ``encoding`` (n_perturbations, n_descriptors), ``centre`` (n_features,), ``scale`` ()."""
+
+
+class ConditionEncoder(nn.Module):
+    """A set of perturbations with doses, in a context, as one vector (n_embedding,)."""
+
+    n_embedding: int = 64
+
+    @nn.compact
+    def __call__(self, vectors: jax.Array, condition: ConditionArrays) -> jax.Array:
+        """Embed each member's vector (n_members, n_descriptors) with its dose, take the mean over the set."""
+        members = nn.Dense(self.n_embedding, name="perturbation")(vectors)
+        members += nn.Dense(self.n_embedding, use_bias=False, name="dose")(condition.doses[:, None])
+        members = nn.gelu(members)
+        members = nn.gelu(nn.Dense(self.n_embedding, name="member")(members))
+        pooled = condition.mask @ members / jnp.maximum(jnp.sum(condition.mask), 1.0)
+        context = nn.Dense(self.n_embedding, use_bias=False, name="context")(condition.context)
+        return nn.gelu(nn.Dense(self.n_embedding, name="joint")(jnp.concatenate([pooled, context])))
+
+
+class ConditionalMap(nn.Module):
+    """Displacement of cells (..., n_features) under one condition; hidden layers are modulated by it (FiLM)."""
+
+    hidden: tuple[int, ...] = (128, 128, 128)
+    n_embedding: int = 64
+
+    @nn.compact
+    def __call__(self, cells: jax.Array, vectors: jax.Array, condition: ConditionArrays) -> jax.Array:
+        """The empty set is the control, whose displacement is zero by construction."""
+        c = ConditionEncoder(self.n_embedding, name="encoder")(vectors, condition)
+        h = cells
+        for i, width in enumerate(self.hidden):
+            scale, shift = jnp.split(nn.Dense(2 * width, name=f"modulation_{i}")(c), 2)
+            h = nn.gelu(nn.Dense(width, name=f"hidden_{i}")(h) * (1.0 + scale) + shift)
+        # A last layer of zeros: training starts at the identity.
+        displacement = nn.Dense(cells.shape[-1], kernel_init=nn.initializers.zeros, name="displacement")(h)
+        return displacement * jnp.any(condition.mask > 0)
+
+
+def init_weights(
+    network: ConditionalMap, key: jax.Array, encoding: np.ndarray, condition: ConditionArrays, cells: np.ndarray
+) -> Weights:
+    """Fresh weights; ``condition`` is any single condition, ``cells`` (n_cells, n_features) set the network's units."""
+    # One scale for all features, so that the geometry the cost sees is the geometry the network sees.
+    centre = cells.mean(0)
+    scale = np.sqrt(cells.var(0).mean()) or 1.0
+    encoding = jnp.asarray(encoding, jnp.float32)
+    network_weights = network.init(key, jnp.zeros((1, cells.shape[1])), encoding[condition.members], condition)
+    return {
+        "network": network_weights["params"],
+        "encoding": encoding,
+        "centre": jnp.asarray(centre, jnp.float32),
+        "scale": jnp.float32(scale),
+    }
+
+
+def transport(network: ConditionalMap, weights: Mapping[str, Any], cells: jax.Array, condition: ConditionArrays) -> jax.Array:
+    """T(x | condition) for cells (..., n_features), in their own units."""
+    standard = (cells - weights["centre"]) / weights["scale"]
+    vectors = weights["encoding"][condition.members]
+    displacement = network.apply({"params": weights["network"]}, standard, vectors, condition)
+    return cells + weights["scale"] * displacement
+
+
+CHUNK = 65_536  # cells moved at once, so that hidden layers of an atlas fit in memory
+
+
+def transport_cells(
+    network: ConditionalMap, weights: Mapping[str, Any], cells: np.ndarray, condition: ConditionArrays
+) -> np.ndarray:
+    """`transport` of an array on the host (n_cells, n_features), in chunks of few shapes."""
+    weights = jax.device_put(dict(weights))
+    moved = np.empty_like(cells)
+    for start in range(0, len(cells), CHUNK):
+        chunk = cells[start : start + CHUNK]
+        moved[start : start + CHUNK] = _transport(network, weights, pad_rows(chunk), condition)[: len(chunk)]
+    return moved
+
+
+_transport = jax.jit(transport, static_argnames="network")

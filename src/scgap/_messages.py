@@ -1,0 +1,21 @@
+"""Words shared by error messages."""
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+MAX_LISTED = 8
+
+
+def listed(names: Iterable[object]) -> str:
+    """``'a', 'b', …``: quoted names, cut after MAX_LISTED."""
+    names = list(names)
+    shown = ", ".join(repr(str(name)) for name in names[:MAX_LISTED])
+    return shown + (f", … ({len(names)} in all)" if len(names) > MAX_LISTED else "") if names else "nothing"
+
+
+def not_found(what: str, where: str, found: Collection[object]) -> str:
+    """What is missing, where it was looked for, what is there, and the nearest of it."""
+    close = get_close_matches(what.lower(), (str(name).lower() for name in found), n=1, cutoff=0.6)
+    nearest = next((str(name) for name in found if close and str(name).lower() == close[0]), None)
+    hint = f"Did you mean {nearest!r}?" if nearest else "Pass one of these."
+    return f"{what!r} is not in {where}; found {listed(found)}. {hint}"

@@ -1,0 +1,195 @@
+"""A fitted map, and its two stored forms: ``uns`` of an AnnData and one safetensors file."""
+
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scgap._adata import Data, get_modality
+from scgap._conditions import Design, Encoding, encoding_from_dict, encoding_to_dict
+from scgap._map import ConditionalMap, Weights
+from scgap._messages import not_found
+from scgap._representation import Representation, representation_from_dict, representation_to_dict
+
+FORMAT_VERSION = 1
+
+
+class TransportModel(NamedTuple):
+    """All that `predict` needs, and what one wants to know of a fit."""
+
+    params: dict[str, Any]
+    """Settings, as given and as resolved."""
+    weights: Weights
+    conditions: pd.DataFrame
+    """One row a condition: the design's columns, ``split``, ``n_cells``."""
+    encoding: Encoding
+    history: pd.DataFrame
+    representation: Representation
+    var_names: np.ndarray
+
+    @property
+    def design(self) -> Design:
+        """Which obs columns say what was done to a cell."""
+        stored = self.params["design"]
+        return Design(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
+
+    @property
+    def network(self) -> ConditionalMap:
+        """The network that the weights belong to."""
+        return ConditionalMap(tuple(self.params["hidden"]))
+
+
+def model_to_uns(model: TransportModel) -> dict[str, Any]:
+    """Plain values that every AnnData writer takes."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "params": json.dumps(model.params),
+        "weights": _to_numpy(model.weights),
+        "conditions": model.conditions,
+        "encoding": encoding_to_dict(model.encoding),
+        "history": model.history,
+        "representation": representation_to_dict(model.representation),
+        "var_names": np.asarray(model.var_names, dtype=object),
+    }
+
+
+def model_from_uns(stored: Mapping[str, Any]) -> TransportModel:
+    """The inverse of `model_to_uns`."""
+    version = int(stored.get("format_version", 0)) if isinstance(stored, Mapping) else 0
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"The stored map has format version {version or 'unknown'}, this scgap reads {FORMAT_VERSION}. "
+            + ("Upgrade scgap." if version > FORMAT_VERSION else "Fit it again with scgap.tl.fit_transport.")
+        )
+    return TransportModel(
+        json.loads(str(stored["params"])),
+        _to_numpy(stored["weights"]),
+        stored["conditions"],
+        encoding_from_dict(stored["encoding"]),
+        stored["history"],
+        representation_from_dict(stored["representation"]),
+        np.asarray(stored["var_names"], dtype=str),
+    )
+
+
+def get_model(data: Data, mod: str | None, key: str) -> TransportModel:
+    """The map stored under ``uns[key]``."""
+    uns = get_modality(data, mod).uns
+    if key not in uns:
+        raise KeyError(not_found(key, "adata.uns", list(uns)) + " Fit a map first: scgap.tl.fit_transport(adata, ...).")
+    return model_from_uns(uns[key])
+
+
+def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap", mod: str | None = None) -> None:
+    """Write a fitted map to one ``.safetensors`` file: weights and JSON, nothing that could be executed.
+
+    Parameters
+    ----------
+    data
+        AnnData, or MuData together with ``mod``, in whose ``uns[key]`` the map is.
+    path
+        File to write.
+    key
+        Where `scgap.tl.fit_transport` put the map.
+    mod
+        Modality of a MuData.
+
+    Raises
+    ------
+    KeyError
+        There is no map under ``key``.
+
+    See Also
+    --------
+    scgap.read_transport
+
+    Examples
+    --------
+    >>> import scgap
+    >>> adata = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[100.0], n_groups=1)
+    >>> scgap.tl.fit_transport(adata, n_iters=10, progress=False)
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     scgap.write_transport(adata, f"{folder}/map.safetensors")
+    ...     adata.uns["again"] = scgap.read_transport(f"{folder}/map.safetensors")
+    >>> scgap.tl.predict(adata, "drug_1", key="again")
+    """
+    from safetensors.numpy import save_file
+
+    arrays: dict[str, np.ndarray] = {}
+    plain = _pack(model_to_uns(get_model(data, mod, key)), "", arrays)
+    save_file(arrays, Path(path), metadata={"scgap": json.dumps(plain)})
+
+
+def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
+    """Read a map written by `scgap.write_transport`: put it in any ``adata.uns[key]`` and predict.
+
+    Parameters
+    ----------
+    path
+        File to read.
+
+    Returns
+    -------
+    The content of ``uns[key]``, bit for bit as it was written.
+
+    Raises
+    ------
+    ValueError
+        The file is not a map written by scgap, or was written by a newer version.
+
+    Examples
+    --------
+    See `scgap.write_transport`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(Path(path), framework="numpy") as file:
+            metadata = (file.metadata() or {})["scgap"]
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        stored = _unpack(json.loads(metadata), "", arrays)
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{Path(path).name} is not a map written by scgap.write_transport, or it is damaged ({error}). "
+            "Write it again from the AnnData that holds the map."
+        ) from error
+    model_from_uns(stored)  # refuses what is not a map
+    return stored
+
+
+def _to_numpy(weights: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _to_numpy(value) if isinstance(value, Mapping) else np.asarray(value, np.float32)
+        for name, value in weights.items()
+    }
+
+
+def _pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """A JSON image of ``uns`` content, with numeric arrays moved to ``arrays`` under their path."""
+    if isinstance(value, Mapping):
+        return {child: _pack(content, f"{name}/{child}", arrays) for child, content in value.items()}
+    if isinstance(value, pd.DataFrame):
+        return {"frame": [[column, _pack(value[column].to_numpy(), f"{name}/{column}", arrays)] for column in value]}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        arrays[name] = np.ascontiguousarray(value)
+        return {"array": name}
+    if isinstance(value, np.ndarray):
+        return {"strings": [str(item) for item in value]}
+    return value
+
+
+def _unpack(value: Any, name: str, arrays: Mapping[str, np.ndarray]) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if "array" in value:
+        return arrays[name]
+    if "strings" in value:
+        return np.array(value["strings"], dtype=object)
+    if "frame" in value:
+        return pd.DataFrame({column: _unpack(content, f"{name}/{column}", arrays) for column, content in value["frame"]})
+    return {child: _unpack(content, f"{name}/{child}", arrays) for child, content in value.items()}

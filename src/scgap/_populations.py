@@ -1,0 +1,96 @@
+"""Cells and conditions as arrays on the device."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Populations(NamedTuple):
+    """Cells sorted so that each population is one block of rows: ragged, without padding between blocks."""
+
+    cells: jax.Array
+    """(n_cells, n_features) float32."""
+    start: jax.Array
+    """(n_populations,) first row of each block."""
+    size: jax.Array
+    """(n_populations,) rows in each block."""
+    source_of: jax.Array
+    """(n_conditions,) population of the matched controls."""
+    target_of: jax.Array
+    """(n_conditions,) population of the perturbed cells."""
+
+
+class ConditionArrays(NamedTuple):
+    """Conditions as sets of perturbations in a context; leading axis n_conditions, or none for a single condition."""
+
+    members: jax.Array
+    """(..., n_members) int32, rows of the encoding table."""
+    doses: jax.Array
+    """(..., n_members) float32, standardised log doses; 0 where there are no doses."""
+    mask: jax.Array
+    """(..., n_members) float32, 1 for a member and 0 for padding."""
+    context: jax.Array
+    """(..., n_context) float32, one-hot groups and standardised log time."""
+
+
+def make_populations(
+    cells: np.ndarray, population: np.ndarray, source_of: Sequence[int], target_of: Sequence[int]
+) -> Populations:
+    """Sort cells (n_cells, n_features) by their population (n_cells,), rows with -1 left out, and move them over."""
+    n_populations = padded_size(max(population.max(), *source_of, *target_of) + 1)
+    order = np.argsort(population, kind="stable")
+    order = order[population[order] >= 0]
+    size = np.bincount(population[order], minlength=n_populations)
+    start = np.cumsum(size) - size
+    padded = np.zeros((padded_size(len(order)), cells.shape[1]), np.float32)
+    padded[: len(order)] = cells[order]
+    return Populations(
+        jnp.asarray(padded),
+        *(jnp.asarray(index, jnp.int32) for index in (start, size)),
+        *(jnp.asarray(pad_rows(np.asarray(index)), jnp.int32) for index in (source_of, target_of)),
+    )
+
+
+def padded_size(n: int) -> int:
+    """The next size with at most three significant bits: few shapes, few compilations, at most 25 % of padding."""
+    step = 1 << max(int(n).bit_length() - 3, 0)
+    return -(-n // step) * step
+
+
+def pad_rows(array: np.ndarray) -> np.ndarray:
+    """Zero rows appended up to the padded size."""
+    return np.pad(array, [(0, padded_size(len(array)) - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
+def sample_cells(key: jax.Array, populations: Populations, population: jax.Array, n: int) -> jax.Array:
+    """Draw n cells (n, n_features) of one population, with replacement."""
+    rows = jax.random.randint(key, (n,), 0, populations.size[population])
+    return populations.cells[populations.start[population] + rows]
+
+
+def sample_independent(key: jax.Array, populations: Populations, population: jax.Array, n: int) -> jax.Array:
+    """Draw two batches (2, n, n_features) of one population that have no cell in common.
+
+    Two draws from all of a small population share cells, which are at distance 0 and bias a self term low: each batch
+    is drawn from its own half of a circle of rows, cut anew at a random place.
+    """
+    size = populations.size[population]
+    half = jnp.maximum(size // 2, 1)
+    cut, one, other = jax.random.split(key, 3)
+    ranks = jnp.stack([jax.random.randint(one, (n,), 0, half), jax.random.randint(other, (n,), size - half, size)])
+    rows = (ranks + jax.random.randint(cut, (), 0, size)) % size
+    return populations.cells[populations.start[population] + rows]
+
+
+def spread_cells(populations: Populations, population: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    """Up to n distinct cells (n, n_features) spread evenly over one population, and their weights (n,)."""
+    size = populations.size[population]
+    taken = jnp.minimum(size, n)
+    rank = jnp.arange(n)
+    # In floats: rank * size can leave int32 for atlases.
+    rows = jnp.minimum((rank * (size / taken)).astype(jnp.int32), size - 1)
+    weights = jnp.where(rank < taken, 1.0 / taken, 0.0)
+    return populations.cells[populations.start[population] + rows], weights

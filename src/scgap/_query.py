@@ -1,0 +1,121 @@
+"""Questions to a fitted map: which condition is meant, which cells are moved, and the moving."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scgap._adata import select_cells
+from scgap._conditions import Condition, Design, encode_conditions, parse_condition, read_conditions
+from scgap._map import transport_cells
+from scgap._messages import listed, not_found
+from scgap._model import TransportModel
+
+
+def read_query(model: TransportModel, condition: str | Mapping[str, Any] | pd.Series) -> dict[str, Any]:
+    """The condition a user asks for, as a mapping from design columns to plain values; groups may be left open."""
+    design = model.design
+    if isinstance(condition, str):
+        query: dict[str, Any] = {design.target_cols[0]: condition}
+    elif isinstance(condition, Mapping | pd.Series):
+        query = {str(column): _plain(value) for column, value in condition.items()}
+    else:
+        raise TypeError(
+            f"condition is a {type(condition).__name__}. Pass a label, or a mapping such as {{{design.target_cols[0]!r}: ...}}."
+        )
+    for column in query:
+        if column not in design.columns:
+            raise KeyError(not_found(column, "the columns of the fit", design.columns))
+    if not set(query) & set(design.target_cols):
+        raise ValueError(f"condition names no perturbation. Give a value for {listed(design.target_cols)}.")
+    asked = parse_condition(design._replace(dose_cols=(), group_cols=(), time_col=None), query)
+    if asked.is_control:
+        return query
+    open_columns = [column for column in (*design.dose_cols, design.time_col) if column and query.get(column) is None]
+    if len(design.dose_cols) == len(design.target_cols):
+        # The dose of a target column that holds no perturbation is not asked for.
+        unused = {d for t, d in zip(design.target_cols, design.dose_cols, strict=True) if t not in query}
+        open_columns = [column for column in open_columns if column not in unused]
+    if open_columns:
+        raise ValueError(
+            f"condition leaves {listed(open_columns)} open. Measured conditions that it can mean: "
+            f"{listed(_matching(model, query))}. Give a value, measured or not."
+        )
+    return query
+
+
+def select_source(model: TransportModel, adata: AnnData, obs: pd.DataFrame, query: Mapping[str, Any], source: Any) -> np.ndarray:
+    """Boolean mask (n_obs,) of the cells to move: those given, or all controls, of the group that the query names."""
+    design = model.design
+    asked = {column: str(query[column]) for column in design.group_cols if column in query}
+    in_group = np.ones(adata.n_obs, bool)
+    for column, value in asked.items():
+        in_group &= (obs[column].astype(str) == value).to_numpy()
+    if source is not None:
+        cells = select_cells(adata, source)
+        if asked and not in_group[cells].all():
+            raise ValueError(
+                f"condition names the group {listed(asked.values())}, but {(cells & ~in_group).sum()} source cells are not of it. "
+                "Cells are moved in their own group: leave the group out of condition, or select cells of it."
+            )
+    else:
+        conditions, of_cell, _ = read_conditions(design, obs)
+        control = [i for i, condition in enumerate(conditions) if condition.is_control]
+        cells = np.isin(of_cell, control) & in_group
+        if not cells.any():
+            raise ValueError(
+                f"There are no control cells in the group {listed(asked.values())}. Pass the cells to move as source=, or one of "
+                f"the groups {listed(sorted({', '.join(conditions[i].group) for i in control}))}."
+            )
+    for column, known in zip(design.group_cols, model.encoding.groups.values(), strict=True):
+        found = sorted(set(obs.loc[cells, column].astype(str)))
+        if unknown := [value for value in found if value not in known]:
+            raise ValueError(
+                f"The map was not fitted on {column!r} {listed(unknown)}; its groups are {listed(known)}. "
+                "Select source cells of these, or fit with controls and perturbed cells of the new group."
+            )
+    return cells
+
+
+def move_cells(model: TransportModel, points: np.ndarray, groups: pd.DataFrame, query: Mapping[str, Any]) -> np.ndarray:
+    """Points (n_cells, n) moved to the queried condition, each in its own group (n_cells rows)."""
+    design = model.design
+    columns = list(design.group_cols)
+    labels = groups[columns].astype(str)
+    codes = labels.groupby(columns).ngroup().to_numpy() if columns else np.zeros(len(points), int)
+    moved = np.empty_like(points)
+    for code in np.unique(codes):
+        rows = codes == code
+        group = labels.iloc[np.flatnonzero(rows)[0]].to_dict() if columns else {}
+        condition = parse_condition(design, {**query, **group})
+        arrays = jax.tree.map(lambda array: array[0], encode_conditions(model.encoding, [condition]))
+        moved[rows] = transport_cells(model.network, model.weights, points[rows], arrays)
+    return moved
+
+
+def _matching(model: TransportModel, query: Mapping[str, Any]) -> list[str]:
+    """Labels of the measured conditions that agree with the query where it says something."""
+    design, table = model.design, model.conditions
+    conditions = [parse_condition(design, row) for row in table.to_dict("records")]
+    asked = parse_condition(design._replace(dose_cols=(), group_cols=(), time_col=None), query)
+    names = {name for name, _ in asked.members}
+
+    def agrees(condition: Condition) -> bool:
+        group = dict(zip(design.group_cols, condition.group, strict=True))
+        return {name for name, _ in condition.members} == names and all(
+            str(query[column]) == value for column, value in group.items() if column in query
+        )
+
+    return [str(label) for label, condition in zip(table["condition"], conditions, strict=True) if agrees(condition)]
+
+
+def _plain(value: Any) -> Any:
+    """JSON-able: NumPy scalars and arrays become Python values, missing values None."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if value is None or value != value else value

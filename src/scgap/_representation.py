@@ -1,0 +1,132 @@
+"""The space the map lives in: features as they are, PCA, or an embedding without a decoder.
+
+Decoding moves a cell by what the map changed and keeps what the representation does not see: under the identity every
+cell comes back as it was, and a PCA prediction keeps each cell's own variation outside of the components.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from anndata import AnnData
+
+from scgap._adata import Matrix, check_finite, get_matrix, match_features, to_dense
+from scgap._messages import not_found
+
+CONSISTENT = 1e-3  # largest deviation of stored from recomputed PCA coordinates, relative to their spread
+
+
+class Representation(NamedTuple):
+    """How cells become points, and points cells."""
+
+    kind: str
+    """``features``, ``pca``, or ``obsm`` (no decoder)."""
+    layer: str | None
+    """Layer that holds the features; None for X."""
+    use_rep: str | None
+    """Key in obsm; None for features."""
+    components: np.ndarray
+    """(n_vars, n_components) of a PCA, else (0, 0)."""
+    offset: np.ndarray
+    """(n_components,) projection of the PCA's mean: ``z = x @ components - offset``."""
+    nonnegative: bool
+    """Whether no feature was negative, as in expression: predictions are then clipped at 0."""
+
+
+def make_representation(adata: AnnData, layer: str | None, use_rep: str | None) -> Representation:
+    """Choose the representation that ``layer`` and ``use_rep`` name, and check it."""
+    empty = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
+    if use_rep is None or use_rep == "X":
+        matrix = _finite_matrix(adata, layer)
+        return Representation("features", layer, None, *empty, _nonnegative(matrix))
+    if use_rep not in adata.obsm:
+        raise KeyError(not_found(use_rep, "adata.obsm", list(adata.obsm)) + " Compute it first, e.g. with sc.pp.pca(adata).")
+    check_finite(np.asarray(adata.obsm[use_rep]), f"adata.obsm[{use_rep!r}]")
+    components_key, uns_key = ("PCs", "pca") if use_rep == "X_pca" else (use_rep, use_rep)
+    if components_key not in adata.varm:
+        return Representation("obsm", layer, use_rep, *empty, nonnegative=False)
+    layer = layer if layer is not None else adata.uns.get(uns_key, {}).get("params", {}).get("layer")
+    components = np.asarray(adata.varm[components_key], np.float32)
+    matrix = _finite_matrix(adata, layer)
+    offset = _pca_offset(matrix, components, np.asarray(adata.obsm[use_rep], np.float32), use_rep)
+    return Representation("pca", layer, use_rep, components, offset, _nonnegative(matrix))
+
+
+def encode(representation: Representation, adata: AnnData, var_names: np.ndarray) -> np.ndarray:
+    """Cells as points (n_obs, n) float32."""
+    if representation.kind == "obsm":
+        assert representation.use_rep is not None
+        if representation.use_rep not in adata.obsm:
+            raise KeyError(not_found(representation.use_rep, "adata.obsm", list(adata.obsm)))
+        points = np.asarray(adata.obsm[representation.use_rep], np.float32)
+        check_finite(points, f"adata.obsm[{representation.use_rep!r}]")
+        return points
+    matrix = read_features(representation, adata, var_names)
+    if representation.kind == "features":
+        return to_dense(matrix)
+    return np.asarray(matrix @ representation.components, np.float32) - representation.offset
+
+
+def decode(representation: Representation, cells: np.ndarray, points: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Features (n_cells, n_vars) of cells whose points were moved by the map."""
+    if representation.kind == "features":
+        features = moved
+    else:
+        features = cells + (moved - points) @ representation.components.T
+    return np.maximum(features, 0.0) if representation.nonnegative else features
+
+
+def read_features(representation: Representation, adata: AnnData, var_names: np.ndarray) -> Matrix:
+    """The fitted features of all cells (n_obs, n_vars), in the order of the fit."""
+    order = match_features(adata, var_names)
+    matrix = _finite_matrix(adata, representation.layer)
+    return matrix if order is None else matrix[:, order]
+
+
+def representation_to_dict(representation: Representation) -> dict[str, Any]:
+    """Plain values for ``uns``; empty strings stand for None."""
+    stored = representation._asdict()
+    return stored | {"layer": representation.layer or "", "use_rep": representation.use_rep or ""}
+
+
+def representation_from_dict(stored: Mapping[str, Any]) -> Representation:
+    """The inverse of `representation_to_dict`."""
+    return Representation(
+        str(stored["kind"]),
+        str(stored["layer"]) or None,
+        str(stored["use_rep"]) or None,
+        np.asarray(stored["components"], np.float32),
+        np.asarray(stored["offset"], np.float32),
+        bool(stored["nonnegative"]),
+    )
+
+
+def _pca_offset(matrix: Matrix, components: np.ndarray, points: np.ndarray, use_rep: str) -> np.ndarray:
+    """The projected mean of the PCA, which scanpy does not keep: what separates coordinates from projections.
+
+    It is the same for every cell, also in a subset of those the PCA was made of; if it is not, the coordinates belong
+    to other features.
+    """
+    if components.shape[1] != points.shape[1]:
+        raise ValueError(
+            f"adata.obsm[{use_rep!r}] has {points.shape[1]} columns and its components {components.shape[1]}. "
+            "They belong to different runs: call sc.pp.pca again."
+        )
+    gaps = np.asarray(matrix @ components, np.float32) - points
+    offset = gaps.mean(0)
+    if np.abs(gaps - offset).max() > CONSISTENT * points.std():
+        raise ValueError(
+            f"adata.obsm[{use_rep!r}] is not the projection of the features on its components, so predictions could not be "
+            "decoded: the features changed after the PCA. Call sc.pp.pca again, or pass the layer it was made of as layer=."
+        )
+    return offset
+
+
+def _finite_matrix(adata: AnnData, layer: str | None) -> Matrix:
+    matrix = get_matrix(adata, layer)
+    check_finite(matrix, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
+    return matrix
+
+
+def _nonnegative(matrix: Matrix) -> bool:
+    return bool(matrix.min() >= 0)

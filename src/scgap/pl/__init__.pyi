@@ -1,0 +1,4 @@
+from ._history import history
+from ._moments import moments
+
+__all__ = ["history", "moments"]

@@ -1,0 +1,3 @@
+from ._split import split
+
+__all__ = ["split"]

@@ -1,0 +1,277 @@
+"""Fit one conditional transport map to all conditions of an experiment."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from ott.geometry.costs import CostFn
+from tqdm.auto import tqdm
+
+from scgap._adata import Data, check_writable, get_modality, get_obs
+from scgap._conditions import initial_vectors, make_design, make_encoding, read_conditions
+from scgap._experiment import (
+    assign_split,
+    condition_table,
+    experiment_arrays,
+    experiment_populations,
+    make_experiment,
+)
+from scgap._losses import COSTS
+from scgap._map import ConditionalMap, init_weights
+from scgap._messages import not_found
+from scgap._model import TransportModel, model_to_uns
+from scgap._representation import encode, make_representation
+from scgap._train import Loss, Report, fit, mean_cost
+
+EPSILON = 0.05  # of the mean cost between perturbed cells
+GAP_EPSILON = 0.02  # the same for the Monge gap, whose plan should be sharp
+
+
+def fit_transport(
+    data: Data,
+    *,
+    target_col: str | Sequence[str] = "perturbation",
+    reference_key: str = "control",
+    dose_col: str | Sequence[str] | None = None,
+    group_col: str | Sequence[str] | None = None,
+    time_col: str | None = None,
+    sep: str | None = None,
+    encoding: pd.DataFrame | None = None,
+    split_col: str | None = None,
+    layer: str | None = None,
+    use_rep: str | None = None,
+    mod: str | None = None,
+    cost: Literal["euclidean", "sqeuclidean"] | CostFn = "euclidean",
+    epsilon: float | None = None,
+    gap_weight: float = 1.0,
+    gap_epsilon: float | None = None,
+    n_iters: int = 10_000,
+    batch_size: int = 512,
+    conditions_per_step: int = 1,
+    learning_rate: float = 1e-3,
+    hidden: Sequence[int] = (128, 128, 128),
+    seed: int = 0,
+    progress: bool = True,
+    key_added: str = "scgap",
+    copy: bool = False,
+) -> Data | None:
+    r"""Learn one map that carries control cells to what they become under any condition.
+
+    The map :math:`T(x \mid c) = x + f_\theta(x, c)` of the Conditional Monge Gap (Driessen et al. 2026), built on the
+    Monge gap of Uscidda & Cuturi (2023), minimises, averaged over conditions :math:`c`,
+
+    .. math::
+        S_\varepsilon\big(T(\cdot \mid c)_\sharp \mu,\; \nu_c\big)
+        + \lambda \Big(\mathbb{E}\, d(x, T(x \mid c)) - W_{\varepsilon'}\big(\mu, T(\cdot \mid c)_\sharp \mu\big)\Big)
+
+    with control cells :math:`\mu`, perturbed cells :math:`\nu_c`, the Sinkhorn divergence :math:`S` and a cost
+    :math:`d`. The divergence takes its self term between two independent batches; on one batch, as in the papers, it is
+    biased and shrinks predictions towards their mean.
+
+    Parameters
+    ----------
+    data
+        AnnData, or MuData together with ``mod``.
+    target_col
+        Column of ``obs`` that names the perturbation, or several columns for combinations.
+    reference_key
+        Label of control cells in ``target_col``.
+    dose_col
+        Column of doses, or one for each column of ``target_col``. Numbers, or strings of numbers; a dose of 0 is control.
+    group_col
+        Column, or columns, of the context (cell line, donor, cell type): controls are matched within it, and it is a
+        feature of the condition.
+    time_col
+        Column of times after treatment, a numeric feature of the condition. Controls are not matched by time.
+    sep
+        Separator of a combination written as one label, such as ``"+"`` in ``"A+B"``. Doses may be joined by it, too.
+    encoding
+        Descriptors, one row a perturbation, its name as index; columns are standardised. Needed to predict
+        perturbations that were not measured. By default each perturbation learns a vector of its own.
+    split_col
+        Column of ``obs`` with the values ``train``, ``valid``, ``test``, see `scgap.pp.split`. Test cells are not
+        touched; without valid cells, a tenth of the training cells takes their place.
+    layer
+        Layer to fit; default ``X``.
+    use_rep
+        Key of ``obsm`` to fit in. ``"X_pca"`` is decoded to features with ``varm["PCs"]``; other embeddings have no
+        decoder, and predictions stay in their space.
+    mod
+        Modality of a MuData.
+    cost
+        Ground cost of both terms: ``"euclidean"``, ``"sqeuclidean"`` or an OTT cost function.
+    epsilon
+        Entropic regularisation of the divergence, in units of the cost. Default: 5 % of the mean cost between perturbed
+        cells of one condition.
+    gap_weight
+        Weight :math:`\lambda` of the Monge gap.
+    gap_epsilon
+        Entropic regularisation of the Monge gap. Default: 2 % of the same mean cost.
+    n_iters
+        Updates at most; training stops earlier when the validation score has not improved for long.
+    batch_size
+        Cells in a batch, drawn with replacement.
+    conditions_per_step
+        Conditions that an update averages over.
+    learning_rate
+        Of Adam, at its highest; it falls along a cosine after a short warm-up.
+    hidden
+        Widths of the map's hidden layers.
+    seed
+        Same seed, versions and device: same weights.
+    progress
+        Whether to show a progress bar.
+    key_added
+        Key of ``uns`` to write to.
+    copy
+        Whether to return a copy instead of writing to ``data``.
+
+    Returns
+    -------
+    ``None``, or the copy with ``copy=True``. Sets the following fields:
+
+    ``uns[key_added]["params"]`` : str
+        Settings as given and as resolved, JSON.
+    ``uns[key_added]["weights"]`` : nested dict of float32 arrays
+        The network.
+    ``uns[key_added]["conditions"]`` : DataFrame
+        One row a condition: its labels, doses and groups, ``split``, ``n_cells``.
+    ``uns[key_added]["encoding"]``, ``["representation"]``, ``["var_names"]`` : dict, dict, array
+        What turns conditions and cells into numbers, and back.
+    ``uns[key_added]["history"]`` : DataFrame
+        ``iteration``; ``fitting_loss``, the Sinkhorn divergence on training batches; ``monge_gap`` (floor-free) and
+        ``valid``, the energy distance, on validation cells.
+
+    Raises
+    ------
+    KeyError
+        A column, layer, modality or ``obsm`` key is absent.
+    ValueError
+        No control cells (in some group), conditions with fewer than 10 training cells, NaN or negative doses, NaN or
+        infinite features, repeated feature names, a view without ``copy``, or settings out of range.
+    FloatingPointError
+        Training diverged.
+
+    Examples
+    --------
+    >>> import scgap
+    >>> adata = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[100.0], n_groups=1)
+    >>> scgap.tl.fit_transport(adata, dose_col="dose_value", n_iters=10, progress=False)
+    >>> adata.uns["scgap"]["history"].columns.tolist()
+    ['iteration', 'fitting_loss', 'monge_gap', 'valid']
+    """
+    settings = {
+        "epsilon": epsilon,
+        "gap_epsilon": gap_epsilon,
+        "gap_weight": gap_weight,
+        "n_iters": n_iters,
+        "batch_size": batch_size,
+        "conditions_per_step": conditions_per_step,
+        "learning_rate": learning_rate,
+    }
+    _check_settings(settings, hidden)
+    cost_fn = _cost_fn(cost)
+    adata = get_modality(data, mod)
+    check_writable(adata, copy=copy)
+
+    design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)
+    obs = get_obs(data, mod, [*design.columns, *([split_col] if split_col else [])])
+    conditions, of_cell, rows = read_conditions(design, obs)
+    split = assign_split(obs[split_col] if split_col else None, of_cell, seed)
+    experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
+    table = make_encoding(design, conditions, experiment.trained, encoding)
+    arrays = jax.tree.map(jnp.asarray, experiment_arrays(experiment, table))
+
+    var_names = np.asarray(adata.var_names, dtype=str)
+    representation = make_representation(adata, layer, use_rep)
+    points = encode(representation, adata, var_names)
+    train, valid = experiment_populations(experiment, points, of_cell, split)
+
+    network = ConditionalMap(tuple(hidden))
+    one_condition = jax.tree.map(lambda array: array[0], arrays)
+    vectors = initial_vectors(table, seed)
+    weights = init_weights(network, jax.random.key(seed), vectors, one_condition, points[split == "train"])
+    scale = mean_cost(train, len(experiment.trained), cost=cost_fn)
+    loss = Loss(
+        epsilon=EPSILON * scale if epsilon is None else epsilon,
+        gap_epsilon=GAP_EPSILON * scale if gap_epsilon is None else gap_epsilon,
+        gap_weight=gap_weight,
+    )
+    with _progress_bar(n_iters, progress) as bar:
+        weights, history = fit(
+            network,
+            weights,
+            train,
+            valid,
+            arrays,
+            len(experiment.trained),
+            experiment.validated,
+            cost=cost_fn,
+            loss=loss,
+            n_iters=n_iters,
+            batch_size=batch_size,
+            conditions_per_step=conditions_per_step,
+            learning_rate=learning_rate,
+            learn_encoding=encoding is None,
+            seed=seed,
+            on_report=partial(_show, bar),
+        )
+    model = TransportModel(
+        params={
+            **settings,
+            "resolved": {name: float(value) for name, value in loss._asdict().items()},
+            "design": design._asdict(),
+            "split_col": split_col,
+            "mod": mod,
+            "cost": cost if isinstance(cost, str) else repr(cost),
+            "hidden": list(hidden),
+            "seed": seed,
+        },
+        weights=weights,
+        conditions=condition_table(design, conditions, rows, of_cell, split),
+        encoding=table,
+        history=pd.DataFrame(history).set_axis([str(i) for i in range(len(history))]),
+        representation=representation,
+        var_names=var_names,
+    )
+    result = data.copy() if copy else data
+    get_modality(result, mod).uns[key_added] = model_to_uns(model)
+    return result if copy else None
+
+
+def _check_settings(settings: dict[str, Any], hidden: Sequence[int]) -> None:
+    for name in ("n_iters", "batch_size", "conditions_per_step"):
+        if not isinstance(settings[name], int) or settings[name] < (name != "n_iters"):
+            raise ValueError(f"{name}={settings[name]!r}. Pass a positive whole number.")
+    for name in ("epsilon", "gap_epsilon", "learning_rate"):
+        if settings[name] is not None and not 0 < settings[name] < np.inf:
+            raise ValueError(f"{name}={settings[name]!r}. Pass a positive number.")
+    if not 0 <= settings["gap_weight"] < np.inf:
+        raise ValueError(f"gap_weight={settings['gap_weight']!r}. Pass a number that is not negative; 0 leaves the gap out.")
+    if not len(hidden) or any(width < 1 for width in hidden):
+        raise ValueError(f"hidden={hidden!r}. Pass the widths of at least one hidden layer.")
+
+
+def _cost_fn(cost: str | CostFn) -> CostFn:
+    if isinstance(cost, CostFn):
+        return cost
+    if cost not in COSTS:
+        raise ValueError(not_found(str(cost), "the named costs", list(COSTS)) + " Or pass a cost of ott.geometry.costs.")
+    return COSTS[cost]
+
+
+def _progress_bar(n_iters: int, progress: bool) -> "tqdm[Any]":
+    # `mininterval` bounds the lines that a log file gets; a terminal is redrawn once a report either way.
+    return tqdm(total=n_iters, desc="fit_transport", unit="it", disable=not progress, mininterval=1.0)
+
+
+def _show(bar: "tqdm[Any]", report: Report) -> None:
+    bar.set_postfix(
+        {"fitting loss": f"{report.fitting_loss:.3g}", "gap": f"{report.monge_gap:.2g}", "valid": f"{report.valid:.3g}"},
+        refresh=False,
+    )
+    bar.update(report.iteration - bar.n)

@@ -1,0 +1,106 @@
+"""Move cells to a condition."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense
+from scgap._model import get_model
+from scgap._query import move_cells, read_query, select_source
+from scgap._representation import decode, encode, read_features
+
+
+def predict(
+    data: Data,
+    condition: str | Mapping[str, Any] | pd.Series,
+    *,
+    source: Any = None,
+    key: str = "scgap",
+    mod: str | None = None,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> Data | None:
+    """Move source cells to a condition with a fitted map :math:`T(x | c)`, cell by cell.
+
+    Parameters
+    ----------
+    data
+        The object that was fitted, or another one with ``uns[key]`` and the same features in any order.
+    condition
+        What is done to the cells: a label of the perturbation (``"drug_1"``, with ``sep`` also ``"A+B"``), or a mapping
+        from the columns of the fit to values, ``{"perturbation": "drug_1", "dose_value": 100}``. A set of perturbations
+        can be given as a list. Doses and times need not have been measured. Group columns may be left out: every cell
+        is moved in its own group. If they are given, only cells of that group are moved.
+    source
+        Cells to move, a boolean mask or a list of obs names. Default: all control cells.
+    key
+        Where the fitted map is in ``uns``.
+    mod
+        Modality of a MuData.
+    key_added
+        Name of the result; default ``key``.
+    copy
+        Whether to return a copy instead of writing to ``data``.
+
+    Returns
+    -------
+    ``None``, or the copy with ``copy=True``. Sets the following fields, with ``name = key_added or key``:
+
+    ``layers[name]`` : float32 array (n_obs, n_vars)
+        Source cells as they become under the condition; all other rows as observed. On the scale of the fitted layer.
+    ``obs[f"{name}_transported"]`` : bool
+        Which rows were moved.
+    ``obsm[f"X_{name}"]`` : float32 array (n_obs, n)
+        Instead of the layer where the fitted embedding has no decoder.
+    ``uns[key]["predictions"][name]`` : str
+        The condition, JSON.
+
+    Raises
+    ------
+    KeyError
+        No map under ``key``; an unknown column; a perturbation without a vector.
+    ValueError
+        A dose or time is left open; ``source`` selects nothing; features are missing or unknown; a group that was not
+        fitted.
+
+    Examples
+    --------
+    >>> import scgap
+    >>> adata = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[100.0], n_groups=1)
+    >>> scgap.tl.fit_transport(adata, dose_col="dose_value", n_iters=10, progress=False)
+    >>> scgap.tl.predict(adata, {"perturbation": "drug_1", "dose_value": 50.0})
+    >>> adata.layers["scgap"].shape == adata.shape
+    True
+    """
+    adata = get_modality(data, mod)
+    check_writable(adata, copy=copy)
+    model = get_model(data, mod, key)
+    name = key_added or key
+    query = read_query(model, condition)
+    obs = get_obs(data, mod, model.design.columns if source is None else model.design.group_cols)
+    cells = select_source(model, adata, obs, query, source)
+    points = encode(model.representation, adata, model.var_names)
+    moved = points.copy()
+    moved[cells] = move_cells(model, points[cells], obs[cells], query)
+
+    result = data.copy() if copy else data
+    adata = get_modality(result, mod)
+    if model.representation.kind == "obsm":
+        adata.obsm[f"X_{name}"] = moved
+        warnings.warn(
+            f"{model.representation.use_rep!r} has no decoder: the prediction is in its space, adata.obsm['X_{name}'], and "
+            "no layer was written.",
+            stacklevel=2,
+        )
+    else:
+        features = to_dense(read_features(model.representation, adata, model.var_names)).copy()
+        features[cells] = decode(model.representation, features[cells], points[cells], moved[cells])
+        order = pd.Index(model.var_names).get_indexer(adata.var_names)
+        adata.layers[name] = features[:, order]
+    adata.obs[f"{name}_transported"] = cells
+    adata.uns[key].setdefault("predictions", {})[name] = json.dumps(query)
+    return result if copy else None
