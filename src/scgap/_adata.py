@@ -19,7 +19,9 @@ def get_modality(data: Data, mod: str | None) -> AnnData:
     """The AnnData to work on: ``data`` itself, or modality ``mod`` of a MuData."""
     if isinstance(data, MuData):
         if mod is None:
-            raise ValueError(f"data is a MuData and mod is None. Pass one of its modalities as mod=: {listed(data.mod)}.")
+            raise ValueError(
+                f"data is a MuData and mod is None. Pass one of its modalities as mod=: {listed(data.mod)}."
+            )
         if mod not in data.mod:
             raise KeyError(not_found(mod, "mdata.mod", list(data.mod)))
         return data.mod[mod]
@@ -118,7 +120,9 @@ def select_cells(adata: AnnData, cells: Any) -> np.ndarray:
     chosen = np.asarray(cells)
     if chosen.dtype == bool or (chosen.dtype == object and all(isinstance(cell, bool) for cell in chosen)):
         if chosen.shape != (adata.n_obs,):
-            raise ValueError(f"source is a mask of shape {chosen.shape}; it needs one value for each of {adata.n_obs} cells.")
+            raise ValueError(
+                f"source is a mask of shape {chosen.shape}; it needs one value for each of {adata.n_obs} cells."
+            )
         mask = chosen.astype(bool)
     else:
         names = pd.Index(chosen.astype(str)) if chosen.size else pd.Index([], dtype=str)
@@ -130,5 +134,7 @@ def select_cells(adata: AnnData, cells: Any) -> np.ndarray:
             )
         mask = np.asarray(adata.obs_names.isin(names))
     if not mask.any():
-        raise ValueError("source selects no cells. Pass a mask or names of at least one cell, or leave it out for all controls.")
+        raise ValueError(
+            "source selects no cells. Pass a mask or names of at least one cell, or leave it out for all controls."
+        )
     return mask

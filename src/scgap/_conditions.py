@@ -97,7 +97,7 @@ def read_conditions(design: Design, obs: pd.DataFrame) -> tuple[list[Condition],
     """
     columns = design.columns
     labelled = obs[[*design.target_cols, *design.group_cols]].notna().all(axis=1).to_numpy()
-    raw = obs.loc[labelled, columns].astype({column: object for column in columns})
+    raw = obs.loc[labelled, columns].astype(dict.fromkeys(columns, object))
     codes = raw.groupby(columns, sort=False, dropna=False, observed=True).ngroup().to_numpy()
     _, first = np.unique(codes, return_index=True)
     rows = raw.iloc[first].reset_index(drop=True)
@@ -108,7 +108,8 @@ def read_conditions(design: Design, obs: pd.DataFrame) -> tuple[list[Condition],
         labels = sorted({str(label) for column in design.target_cols for label in rows[column]})
         where = " or ".join(f"adata.obs[{column!r}]" for column in design.target_cols)
         raise ValueError(
-            f"reference_key={design.reference_key!r} names no control cells: " + not_found(design.reference_key, where, labels)
+            f"reference_key={design.reference_key!r} names no control cells: "
+            + not_found(design.reference_key, where, labels)
         )
     condition_of_code = np.array([position[condition] for condition in parsed])
     of_cell = np.full(len(obs), -1)
@@ -187,7 +188,8 @@ def encode_conditions(encoding: Encoding, conditions: Sequence[Condition]) -> Co
     if unknown:
         what = "rows of the encoding" if encoding.features else "perturbations that the map was fitted on"
         raise KeyError(
-            f"No vector for {listed(unknown)}: " + not_found(unknown[0], f"the {what}", encoding.perturbations)
+            f"No vector for {listed(unknown)}: "
+            + not_found(unknown[0], f"the {what}", encoding.perturbations)
             + " An unseen perturbation needs descriptors: fit with encoding=, a table that holds a row for it too."
         )
     n_members = max([len(condition.members) for condition in conditions], default=0)
@@ -198,7 +200,11 @@ def encode_conditions(encoding: Encoding, conditions: Sequence[Condition]) -> Co
             members[i, j], mask[i, j] = row[name], 1.0
             doses[i, j] = 0.0 if dose is None else _standardise(np.log(dose), encoding.dose_scale)
     context = [
-        [float(value == known) for value, known_values in zip(c.group, encoding.groups.values(), strict=True) for known in known_values]
+        [
+            float(value == known)
+            for value, known_values in zip(c.group, encoding.groups.values(), strict=True)
+            for known in known_values
+        ]
         + [0.0 if c.time is None else _standardise(np.log1p(c.time), encoding.time_scale)]
         for c in conditions
     ]
@@ -280,7 +286,9 @@ def _number(value: Any, column: str) -> float:
 
 def _check_table(table: pd.DataFrame, names: list[str]) -> None:
     if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"encoding is a {type(table).__name__}. Pass a DataFrame: one row a perturbation, its name as index.")
+        raise TypeError(
+            f"encoding is a {type(table).__name__}. Pass a DataFrame: one row a perturbation, its name as index."
+        )
     index = [str(name) for name in table.index]
     if missing := [name for name in names if name not in set(index)]:
         raise ValueError(
@@ -288,11 +296,15 @@ def _check_table(table: pd.DataFrame, names: list[str]) -> None:
             "Add their descriptors, or drop their cells."
         )
     if len(set(index)) < len(index):
-        raise ValueError(f"encoding names {listed(table.index[table.index.duplicated()])} twice. Keep one row a perturbation.")
+        raise ValueError(
+            f"encoding names {listed(table.index[table.index.duplicated()])} twice. Keep one row a perturbation."
+        )
     numeric = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
     if table.shape[1] == 0 or not np.isfinite(numeric).all():
         bad = [str(c) for c, ok in zip(table.columns, np.isfinite(numeric).all(0), strict=True) if not ok]
-        raise ValueError(f"encoding needs finite numbers in at least one column; look at {listed(bad)}. Fill or drop these.")
+        raise ValueError(
+            f"encoding needs finite numbers in at least one column; look at {listed(bad)}. Fill or drop these."
+        )
 
 
 def _mean_and_std(values: np.ndarray) -> tuple[float, float]:

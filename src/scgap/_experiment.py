@@ -29,7 +29,9 @@ class Experiment(NamedTuple):
 
 def assign_split(labels: pd.Series | None, of_cell: np.ndarray, seed: int) -> np.ndarray:
     """``train``, ``valid``, ``test`` or ``""`` (no condition) for every cell (n_obs,)."""
-    split = np.full(len(of_cell), "train", dtype=object) if labels is None else labels.astype(object).to_numpy(copy=True)
+    split = (
+        np.full(len(of_cell), "train", dtype=object) if labels is None else labels.astype(object).to_numpy(copy=True)
+    )
     used = of_cell >= 0
     if unknown := sorted({str(label) for label in split[used]} - set(SPLITS)):
         raise ValueError(
@@ -46,7 +48,9 @@ def assign_split(labels: pd.Series | None, of_cell: np.ndarray, seed: int) -> np
     return split.astype(str)
 
 
-def make_experiment(conditions: Sequence[Condition], of_cell: np.ndarray, split: np.ndarray, *, learned: bool) -> Experiment:
+def make_experiment(
+    conditions: Sequence[Condition], of_cell: np.ndarray, split: np.ndarray, *, learned: bool
+) -> Experiment:
     """Sort conditions into those that train and those that only validate, and find their controls.
 
     ``learned`` says that a perturbation without training cells has no vector, so that nothing can validate it.
@@ -107,7 +111,9 @@ def condition_table(
     """One row a perturbed condition: its label, the design's columns, where its cells went, and how many there are."""
     table = rows.copy()
     for column in design.columns:
-        numeric = pd.to_numeric(table[column], errors="coerce") if column in (*design.dose_cols, design.time_col) else None
+        numeric = (
+            pd.to_numeric(table[column], errors="coerce") if column in (*design.dose_cols, design.time_col) else None
+        )
         # Doses joined by a separator stay strings.
         table[column] = table[column].astype(str) if numeric is None or numeric.isna().any() else numeric.astype(float)
     table.insert(0, "condition", [condition_label(condition) for condition in conditions])
@@ -122,7 +128,9 @@ def _check_sizes(
     conditions: Sequence[Condition], trained: Sequence[int], control_of: dict[tuple[str, ...], int], n_cells: np.ndarray
 ) -> None:
     groups = {conditions[i].group for i in trained}
-    if without := sorted(", ".join(group) for group in groups if group not in control_of or not n_cells[control_of[group]]):
+    if without := sorted(
+        ", ".join(group) for group in groups if group not in control_of or not n_cells[control_of[group]]
+    ):
         raise ValueError(
             f"No control cells to train on in {listed(without)}: each group is matched with its own controls. "
             "Drop the group, or leave the column out of group_col."

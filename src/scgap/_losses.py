@@ -63,7 +63,7 @@ def sinkhorn_divergence(
 
 def self_cost(x: jax.Array, *, cost: Cost, epsilon: Scalar) -> jax.Array:
     """Entropic transport cost of one batch (n, d) with itself, by the symmetric solver."""
-    return _sinkhorn.selftransport_cost(cost_matrix(x, x, cost), epsilon, _sinkhorn.uniform(x.shape[0]))
+    return _sinkhorn.self_transport_cost(cost_matrix(x, x, cost), epsilon, _sinkhorn.uniform(x.shape[0]))
 
 
 def transport_cost(x: jax.Array, y: jax.Array, *, cost: Cost, epsilon: Scalar) -> jax.Array:

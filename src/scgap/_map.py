@@ -67,7 +67,9 @@ def init_weights(
     }
 
 
-def transport(network: ConditionalMap, weights: Mapping[str, Any], cells: jax.Array, condition: ConditionArrays) -> jax.Array:
+def transport(
+    network: ConditionalMap, weights: Mapping[str, Any], cells: jax.Array, condition: ConditionArrays
+) -> jax.Array:
     """T(x | condition) for cells (..., n_features), in their own units."""
     standard = (cells - weights["centre"]) / weights["scale"]
     vectors = weights["encoding"][condition.members]

@@ -191,5 +191,7 @@ def _unpack(value: Any, name: str, arrays: Mapping[str, np.ndarray]) -> Any:
     if "strings" in value:
         return np.array(value["strings"], dtype=object)
     if "frame" in value:
-        return pd.DataFrame({column: _unpack(content, f"{name}/{column}", arrays) for column, content in value["frame"]})
+        return pd.DataFrame(
+            {column: _unpack(content, f"{name}/{column}", arrays) for column, content in value["frame"]}
+        )
     return {child: _unpack(content, f"{name}/{child}", arrays) for child, content in value.items()}

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scgap._adata import select_cells
-from scgap._conditions import Condition, Design, encode_conditions, parse_condition, read_conditions
+from scgap._conditions import Condition, encode_conditions, parse_condition, read_conditions
 from scgap._map import transport_cells
 from scgap._messages import listed, not_found
 from scgap._model import TransportModel
@@ -47,7 +47,9 @@ def read_query(model: TransportModel, condition: str | Mapping[str, Any] | pd.Se
     return query
 
 
-def select_source(model: TransportModel, adata: AnnData, obs: pd.DataFrame, query: Mapping[str, Any], source: Any) -> np.ndarray:
+def select_source(
+    model: TransportModel, adata: AnnData, obs: pd.DataFrame, query: Mapping[str, Any], source: Any
+) -> np.ndarray:
     """Boolean mask (n_obs,) of the cells to move: those given, or all controls, of the group that the query names."""
     design = model.design
     asked = {column: str(query[column]) for column in design.group_cols if column in query}

@@ -40,7 +40,9 @@ def make_representation(adata: AnnData, layer: str | None, use_rep: str | None) 
         matrix = _finite_matrix(adata, layer)
         return Representation("features", layer, None, *empty, _nonnegative(matrix))
     if use_rep not in adata.obsm:
-        raise KeyError(not_found(use_rep, "adata.obsm", list(adata.obsm)) + " Compute it first, e.g. with sc.pp.pca(adata).")
+        raise KeyError(
+            not_found(use_rep, "adata.obsm", list(adata.obsm)) + " Compute it first, e.g. with sc.pp.pca(adata)."
+        )
     check_finite(np.asarray(adata.obsm[use_rep]), f"adata.obsm[{use_rep!r}]")
     components_key, uns_key = ("PCs", "pca") if use_rep == "X_pca" else (use_rep, use_rep)
     if components_key not in adata.varm:

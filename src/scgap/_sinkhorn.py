@@ -172,7 +172,11 @@ self_transport_cost.defvjp(_self_transport_cost_fwd, _self_transport_cost_bwd)
 
 
 def plan(
-    cost: jax.Array, coupling: Coupling, epsilon: float | jax.Array, a: jax.Array | None = None, b: jax.Array | None = None
+    cost: jax.Array,
+    coupling: Coupling,
+    epsilon: float | jax.Array,
+    a: jax.Array | None = None,
+    b: jax.Array | None = None,
 ) -> jax.Array:
     """The (n, m) transport plan P of a solution."""
     a, b = _weights(cost, a, b)

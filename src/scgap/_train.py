@@ -17,9 +17,9 @@ from scgap._losses import (
     cost_matrix,
     energy_distance,
     floor_free_monge_gap,
-    transport_cost,
     monge_gap,
     sinkhorn_divergence,
+    transport_cost,
 )
 from scgap._map import ConditionalMap, Weights, transport
 from scgap._populations import ConditionArrays, Populations, sample_cells, sample_independent, spread_cells
@@ -132,7 +132,8 @@ def fit(
         if not history:
             raise
         warnings.warn(
-            f"Interrupted at iteration {int(state.iteration)} of {n_iters}: the best weights so far are kept.", stacklevel=3
+            f"Interrupted at iteration {int(state.iteration)} of {n_iters}: the best weights so far are kept.",
+            stacklevel=3,
         )
     return best, history
 

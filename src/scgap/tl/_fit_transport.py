@@ -251,7 +251,9 @@ def _check_settings(settings: dict[str, Any], hidden: Sequence[int]) -> None:
         if settings[name] is not None and not 0 < settings[name] < np.inf:
             raise ValueError(f"{name}={settings[name]!r}. Pass a positive number.")
     if not 0 <= settings["gap_weight"] < np.inf:
-        raise ValueError(f"gap_weight={settings['gap_weight']!r}. Pass a number that is not negative; 0 leaves the gap out.")
+        raise ValueError(
+            f"gap_weight={settings['gap_weight']!r}. Pass a number that is not negative; 0 leaves the gap out."
+        )
     if not len(hidden) or any(width < 1 for width in hidden):
         raise ValueError(f"hidden={hidden!r}. Pass the widths of at least one hidden layer.")
 
@@ -260,7 +262,9 @@ def _cost_fn(cost: str | CostFn) -> CostFn:
     if isinstance(cost, CostFn):
         return cost
     if cost not in COSTS:
-        raise ValueError(not_found(str(cost), "the named costs", list(COSTS)) + " Or pass a cost of ott.geometry.costs.")
+        raise ValueError(
+            not_found(str(cost), "the named costs", list(COSTS)) + " Or pass a cost of ott.geometry.costs."
+        )
     return COSTS[cost]
 
 
@@ -271,7 +275,11 @@ def _progress_bar(n_iters: int, progress: bool) -> "tqdm[Any]":
 
 def _show(bar: "tqdm[Any]", report: Report) -> None:
     bar.set_postfix(
-        {"fitting loss": f"{report.fitting_loss:.3g}", "gap": f"{report.monge_gap:.2g}", "valid": f"{report.valid:.3g}"},
+        {
+            "fitting loss": f"{report.fitting_loss:.3g}",
+            "gap": f"{report.monge_gap:.2g}",
+            "valid": f"{report.valid:.3g}",
+        },
         refresh=False,
     )
     bar.update(report.iteration - bar.n)

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense

@@ -1,0 +1,195 @@
+"""Predicted against observed moments, feature by feature."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scgap._adata import Data, get_modality, get_obs, to_dense
+from scgap._conditions import condition_label, parse_condition, read_conditions
+from scgap._messages import listed, not_found
+from scgap._metrics import MOMENTS
+from scgap._model import TransportModel, get_model
+from scgap._representation import read_features
+from scgap.pl._style import BASELINE, CEILING, CONTROL_TEXT, MODEL, TEXT, finish, get_axes
+
+N_NAMED = 3  # features furthest off that are named in a panel
+
+Moment = Literal["mean", "std", "skewness", "kurtosis"]
+
+
+class Cells(NamedTuple):
+    """Cells (n, n_vars) of one group."""
+
+    predicted: np.ndarray
+    source: np.ndarray
+    observed: np.ndarray
+
+
+def moments(
+    data: Data,
+    condition: str | Mapping[str, Any] | None = None,
+    *,
+    key: str = "scgap",
+    mod: str | None = None,
+    moments: Sequence[Moment] = ("mean", "std", "skewness", "kurtosis"),
+    layer: str | None = None,
+    ax: Any = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Figure | np.ndarray | Axes | None:
+    """Plot predicted against observed moments, one panel a moment and one point a feature.
+
+    A prediction that only shifts means looks right in the first panel and wrong in the others. Control cells, the
+    simplest prediction, stand in grey behind; the band is how far two random halves of the observed cells fall from each
+    other, which no prediction can beat. The number in the corner is the squared correlation, of controls in grey.
+
+    Parameters
+    ----------
+    data
+        AnnData, or MuData together with ``mod``, after `scgap.tl.predict`.
+    condition
+        Observed condition to compare with; default the one that was predicted.
+    key
+        Where the fitted map is in ``uns``.
+    mod
+        Modality of a MuData.
+    moments
+        Panels to draw, any of ``mean``, ``std``, ``skewness``, ``kurtosis``.
+    layer
+        Layer that holds the prediction (``key_added`` of `scgap.tl.predict`); default ``key``.
+    ax
+        As many axes as moments; default new ones.
+    show
+        Whether to show the figure; by default shown when no axes were given.
+    return_fig
+        Whether to return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``, the axes with ``show=False``, else ``None``.
+
+    Raises
+    ------
+    KeyError
+        No map or no prediction, or an unknown moment.
+    ValueError
+        The condition was not measured, so there is nothing to compare with.
+
+    Notes
+    -----
+    Where the fit held out cells, only these are compared. With several groups each has points of its own.
+
+    Examples
+    --------
+    >>> import scgap
+    >>> adata = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[100.0], n_groups=1)
+    >>> scgap.tl.fit_transport(adata, dose_col="dose_value", n_iters=10, progress=False)
+    >>> scgap.tl.predict(adata, {"perturbation": "drug_1", "dose_value": 100.0})
+    >>> axes = scgap.pl.moments(adata, show=False)
+    """
+    for moment in moments:
+        if moment not in MOMENTS:
+            raise KeyError(not_found(moment, "the moments", list(MOMENTS)))
+    model = get_model(data, mod, key)
+    groups, title = _read_cells(data, mod, model, key, layer or key, condition)
+    axes = get_axes(ax, len(moments), width=3.0, height=3.3)
+    for axis, moment in zip(axes, moments, strict=True):
+        _draw(axis, moment, groups, np.tile(model.var_names, len(groups)))
+    axes[0].set_ylabel("predicted")
+    if ax is None:
+        axes[0].figure.suptitle(title, fontsize="medium")
+    return finish(axes, given=ax is not None, show=show, return_fig=return_fig)
+
+
+def _draw(axis: Axes, moment: str, groups: Sequence[Cells], names: np.ndarray) -> None:
+    statistic = MOMENTS[moment]
+    predicted, source, observed = (
+        np.concatenate([statistic(cells, axis=0) for cells in part]) for part in zip(*groups, strict=True)
+    )
+    low, high = np.min([predicted, source, observed]), np.max([predicted, source, observed])
+    margin = 0.06 * (high - low) + 1e-6
+    limits = np.array([low - margin, high + margin])
+    band = _replicate_error(statistic, groups)
+    axis.fill_between(limits, limits - band, limits + band, color=CEILING, alpha=0.18, lw=0, zorder=0)
+    axis.plot(limits, limits, color=TEXT, lw=0.8, zorder=1)
+    axis.scatter(observed, source, s=14, color=BASELINE, alpha=0.6, lw=0, zorder=2)
+    axis.scatter(observed, predicted, s=16, color=MODEL, alpha=0.85, lw=0, zorder=3)
+    for i in np.argsort(-np.abs(predicted - observed))[:N_NAMED]:
+        if abs(predicted[i] - observed[i]) > 2 * band:
+            right = observed[i] > limits.mean()
+            axis.annotate(
+                names[i],
+                (observed[i], predicted[i]),
+                xytext=(-5 if right else 5, 0),
+                textcoords="offset points",
+                ha="right" if right else "left",
+                va="center",
+                fontsize="x-small",
+                color=TEXT,
+            )
+    for height, name, values, colour in (
+        (0.97, "predicted", predicted, MODEL),
+        (0.89, "control", source, CONTROL_TEXT),
+    ):
+        label = f"{name} $R^2$ {_r2(values, observed)}"
+        axis.text(0.03, height, label, transform=axis.transAxes, va="top", color=colour, fontsize="small")
+    axis.set(xlim=limits, ylim=limits, xlabel="observed", title=moment)
+    axis.set_box_aspect(1)
+
+
+def _read_cells(
+    data: Data, mod: str | None, model: TransportModel, key: str, layer: str, condition: str | Mapping[str, Any] | None
+) -> tuple[list[Cells], str]:
+    adata, design = get_modality(data, mod), model.design
+    if layer not in adata.layers:
+        found = [name for name in adata.layers if name is not None]
+        raise KeyError(not_found(layer, "adata.layers", found) + " Predict first: scgap.tl.predict(adata, condition).")
+    if condition is None:
+        condition = json.loads(adata.uns[key]["predictions"][layer])
+    query = {design.target_cols[0]: condition} if isinstance(condition, str) else dict(condition)
+    split_col = model.params["split_col"]
+    obs = get_obs(data, mod, [*design.columns, *([split_col] if split_col else [])])
+    tested = (obs[split_col] == "test").to_numpy() if split_col else np.ones(adata.n_obs, bool)
+    conditions, of_cell, _ = read_conditions(design, obs)
+    features = to_dense(read_features(model.representation, adata, model.var_names))
+    prediction = to_dense(adata.layers[layer])[:, adata.var_names.get_indexer(pd.Index(model.var_names))]
+    transported = adata.obs[f"{layer}_transported"].to_numpy(bool)
+
+    groups, labels = [], set()
+    for group in sorted({c.group for c in conditions}):
+        asked = parse_condition(design, {**query, **dict(zip(design.group_cols, group, strict=True))})
+        in_group = np.isin(of_cell, [i for i, c in enumerate(conditions) if c.group == group])
+        wanted = of_cell == conditions.index(asked) if asked in conditions else np.zeros(adata.n_obs, bool)
+        observed = wanted & tested if (wanted & tested).any() else wanted
+        moved = transported & in_group
+        moved = moved & tested if (moved & tested).any() else moved
+        if observed.sum() > 1 and moved.sum() > 1:
+            groups.append(Cells(prediction[moved], features[moved], features[observed]))
+            labels.add(condition_label(asked._replace(group=())))
+    if not groups:
+        raise ValueError(
+            f"No measured cells to compare with {condition!r}. Measured conditions: {listed(model.conditions['condition'])}."
+        )
+    return groups, ", ".join(sorted(labels))
+
+
+def _replicate_error(statistic: Any, groups: Sequence[Cells]) -> float:
+    """Mean absolute difference of a moment between random halves of the observed cells."""
+    generator = np.random.default_rng(0)
+    errors = []
+    for cells in groups:
+        order = generator.permutation(len(cells.observed))
+        one, other = (cells.observed[half] for half in np.array_split(order, 2))
+        errors.append(np.abs(statistic(one, axis=0) - statistic(other, axis=0)))
+    return float(np.mean(errors))
+
+
+def _r2(predicted: np.ndarray, observed: np.ndarray) -> str:
+    if predicted.std() == 0 or observed.std() == 0:
+        return "undefined"
+    return f"{np.corrcoef(predicted, observed)[0, 1] ** 2:.2f}"

@@ -1,0 +1,33 @@
+"""One look for all plots: Okabe & Ito's colours, which colour-blind readers tell apart."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+MODEL, BASELINE, CEILING, TEXT = "#0072B2", "#9A9A9A", "#009E73", "#404040"
+CONTROL_TEXT = "#6E6E6E"  # BASELINE, dark enough to read
+
+
+def get_axes(ax: Any, n: int, *, width: float, height: float) -> np.ndarray:
+    """The n axes to draw into: those given, or a row of new ones, ``width`` x ``height`` inches each."""
+    if ax is None:
+        ax = plt.subplots(1, n, figsize=(width * n, height), layout="constrained", squeeze=False)[1]
+    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    if len(axes) != n:
+        raise ValueError(f"ax holds {len(axes)} axes, and {n} are drawn. Pass as many, or leave ax out.")
+    return axes
+
+
+def finish(axes: np.ndarray, *, given: bool, show: bool | None, return_fig: bool) -> Figure | np.ndarray | Axes | None:
+    """What a plot returns, as in scanpy: the figure, the axes, or nothing after showing it."""
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    if return_fig:
+        return axes[0].figure
+    if show if show is not None else not given:
+        plt.show()
+        return None
+    return axes if len(axes) > 1 else axes[0]

@@ -1,0 +1,182 @@
+"""Judge a fitted map on held-out cells, beside what it has to beat."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from scgap._adata import Data, get_modality, get_obs, to_dense
+from scgap._baselines import halves, identity, mean_shift
+from scgap._conditions import Condition, condition_label, read_conditions
+from scgap._messages import not_found
+from scgap._metrics import METRICS
+from scgap._model import get_model
+from scgap._query import move_cells
+from scgap._representation import decode, encode, read_features
+
+MIN_CELLS = 10  # observed cells, below which no metric means anything
+BASELINES = ("identity", "mean_shift")
+COLUMNS = ("condition", "split", "seen", "method", "metric", "value", "n_cells", "baseline", "ceiling", "score")
+
+
+def evaluate(
+    data: Data,
+    *,
+    key: str = "scgap",
+    split: str = "test",
+    metrics: Sequence[str] | None = None,
+    baselines: Sequence[str] | None = None,
+    mod: str | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score a map on the cells of one split, beside baselines and the ceiling that a replicate reaches.
+
+    Predicted are the control cells of the split, in features of the fitted layer (not in the image of a
+    representation); observed are the condition's cells of the split; both sides have equally many.
+
+    Parameters
+    ----------
+    data
+        The object that was fitted.
+    key
+        Where the fitted map is in ``uns``.
+    split
+        Which cells to judge by: ``"test"``, ``"valid"`` or ``"train"`` of the column given to the fit as ``split_col``.
+    metrics
+        Any of ``energy_distance``, ``mean_error``, ``std_error``, ``skewness_error``, ``kurtosis_error``; default all.
+        Lower is better.
+    baselines
+        Any of ``identity`` (control cells) and ``mean_shift`` (control cells moved by the condition's mean effect on the
+        training cells; for conditions without training cells, by the average effect); default both.
+    mod
+        Modality of a MuData.
+    seed
+        Decides which cells are compared.
+
+    Returns
+    -------
+    Table with one row for each condition, method and metric: ``condition``, ``split``, ``seen`` (whether the condition
+    had training cells), ``method`` (``key``, the baselines, ``ceiling``: one half of the observed cells as prediction
+    of the other), ``metric``, ``value``, ``n_cells``, ``baseline`` (the best baseline's value), ``ceiling``, and
+    ``score = (baseline - value) / (baseline - ceiling)``: 0 is the best simple baseline, 1 a replicate. Scores are
+    not clipped. Also stored as ``uns[key]["scores"]``.
+
+    Raises
+    ------
+    KeyError
+        No map under ``key``, or an unknown metric or baseline.
+    ValueError
+        The fit had no ``split_col``, or no condition has 10 cells in the split.
+
+    Examples
+    --------
+    >>> import scgap
+    >>> adata = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[100.0], n_groups=1)
+    >>> scgap.pp.split(adata, dose_col="dose_value")
+    >>> scgap.tl.fit_transport(adata, dose_col="dose_value", split_col="split", n_iters=10, progress=False)
+    >>> table = scgap.tl.evaluate(adata, metrics=["energy_distance"])
+    >>> table["method"].unique().tolist()
+    ['scgap', 'identity', 'mean_shift', 'ceiling']
+    """
+    names = _chosen(metrics, list(METRICS), "metrics")
+    others = _chosen(baselines, list(BASELINES), "baselines")
+    model = get_model(data, mod, key)
+    split_col = model.params["split_col"]
+    if split_col is None:
+        raise ValueError(
+            "The map was fitted without split_col, so no cells were held out to judge it by. "
+            "Call scgap.pp.split(adata, ...) and fit with split_col='split'."
+        )
+    adata = get_modality(data, mod)
+    obs = get_obs(data, mod, [*model.design.columns, split_col])
+    conditions, of_cell, written = read_conditions(model.design, obs)
+    part = obs[split_col].astype(str).to_numpy()
+    points = encode(model.representation, adata, model.var_names)
+    latent = model.representation.kind == "obsm"
+    cells = points if latent else to_dense(read_features(model.representation, adata, model.var_names))
+    shifts = _training_shifts(conditions, of_cell, part, cells)
+
+    tables = []
+    for i, condition in enumerate(conditions):
+        control = next((j for j, c in enumerate(conditions) if c.is_control and c.group == condition.group), None)
+        observed, source = (np.flatnonzero((of_cell == j) & (part == split)) for j in (i, control))
+        n_cells = min(len(observed), len(source)) // 2 * 2
+        if condition.is_control or n_cells < MIN_CELLS:
+            continue
+        # Each condition has a generator of its own, so that leaving one out changes no other number.
+        generator = np.random.default_rng([seed, i])
+        observed, source = (generator.permutation(rows)[:n_cells] for rows in (observed, source))
+        shift = shifts.get(i, np.mean(list(shifts.values()), axis=0))
+        query = {
+            column: written.loc[i, column] for column in model.design.columns if column not in model.design.group_cols
+        }
+        moved = move_cells(model, points[source], obs.iloc[source], query)
+        predicted = {
+            key: moved if latent else decode(model.representation, cells[source], points[source], moved),
+            "identity": identity(cells[source]),
+            "mean_shift": mean_shift(cells[source], shift),
+        }
+        scores = _score({name: predicted[name] for name in (key, *others)}, cells[observed], names)
+        tables.append(
+            scores.assign(condition=condition_label(condition), split=split, seen=i in shifts, n_cells=n_cells // 2)
+        )
+    if not tables:
+        raise ValueError(
+            f"No condition has {MIN_CELLS} cells with split {split!r}, and as many controls to predict them from. "
+            "Pass another split=, or hold out more cells with scgap.pp.split."
+        )
+    result = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+    adata.uns[key]["scores"] = result.set_axis(result.index.astype(str))
+    return result
+
+
+def _score(predicted: dict[str, np.ndarray], observed: np.ndarray, metrics: Sequence[str]) -> pd.DataFrame:
+    """One row a method and metric; each half of a prediction against one half of the observed cells.
+
+    Halves, because the ceiling is one half of the observed cells as prediction of the other: so every value is of the
+    same number of cells, and none is favoured by its noise.
+    """
+    one, other = halves(observed)
+    rows = []
+    for metric in metrics:
+        distance = METRICS[metric]
+        values = {
+            method: np.mean(
+                [distance(half, against) for half, against in zip(halves(cells), (one, other), strict=True)]
+            )
+            for method, cells in predicted.items()
+        }
+        ceiling = distance(one, other)
+        baseline = min((values[method] for method in BASELINES if method in values), default=np.nan)
+        rows += [
+            {
+                "method": method,
+                "metric": metric,
+                "value": value,
+                "baseline": baseline,
+                "ceiling": ceiling,
+                "score": (baseline - value) / (baseline - ceiling) if baseline != ceiling else np.nan,
+            }
+            for method, value in {**values, "ceiling": ceiling}.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def _training_shifts(
+    conditions: Sequence[Condition], of_cell: np.ndarray, part: np.ndarray, cells: np.ndarray
+) -> dict[int, np.ndarray]:
+    """Mean effect (n_features,) of each condition that has training cells, against the controls of its group."""
+    means = {
+        i: cells[chosen].mean(0) for i in range(len(conditions)) if (chosen := (of_cell == i) & (part == "train")).any()
+    }
+    controls = {conditions[i].group: mean for i, mean in means.items() if conditions[i].is_control}
+    return {i: mean - controls[conditions[i].group] for i, mean in means.items() if not conditions[i].is_control}
+
+
+def _chosen(names: Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:
+    if names is None:
+        return list(known)
+    for name in names:
+        if name not in known:
+            raise KeyError(not_found(name, f"the {what}", known))
+    return list(names)
