@@ -19,9 +19,7 @@ METRICS = ["energy_distance", "mean_error", "std_error", "skewness_error"]
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="an .h5ad file; default: a simulated drug screen")
-    parser.add_argument(
-        "--target-col", default="perturbation", help="obs column of the perturbation (default: %(default)s)"
-    )
+    parser.add_argument("--target-col", default="perturbation", help="its obs column (default: %(default)s)")
     parser.add_argument("--reference-key", default="control", help="its label of control cells (default: %(default)s)")
     parser.add_argument("--dose-col", help="obs column of doses")
     parser.add_argument("--group-col", help="obs column of the cell line, donor or cell type")
@@ -52,9 +50,7 @@ def main() -> None:
     scores = scgap.tl.evaluate(adata, metrics=METRICS)
     table = scores.groupby(["method", "metric"], sort=False)["value"].mean().unstack()[METRICS]
     n_conditions = scores["condition"].nunique()
-    print(
-        f"\nHeld-out cells, mean over {n_conditions} conditions (lower is better; ceiling: one half of them against the other)"
-    )
+    print(f"\nHeld-out cells, mean over {n_conditions} conditions (lower is better; ceiling: half against half)")
     print(table.rename({"scgap": "scgap (this map)"}).to_string(float_format="{:.3f}".format), "\n")
 
     condition = strongest_condition(adata, scores)

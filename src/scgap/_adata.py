@@ -1,7 +1,7 @@
 """The one reader of user objects: matrices, labels and rows of AnnData and MuData."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,8 @@ from scipy import sparse
 
 from scgap._messages import listed, not_found
 
-Data: TypeAlias = AnnData | MuData
-Matrix: TypeAlias = np.ndarray | sparse.csr_matrix | sparse.csr_array
+type Data = AnnData | MuData
+type Matrix = np.ndarray | sparse.csr_matrix | sparse.csr_array
 
 
 def get_modality(data: Data, mod: str | None) -> AnnData:
@@ -20,7 +20,7 @@ def get_modality(data: Data, mod: str | None) -> AnnData:
     if isinstance(data, MuData):
         if mod is None:
             raise ValueError(
-                f"data is a MuData and mod is None. Pass one of its modalities as mod=: {listed(data.mod)}."
+                f"data is a MuData and mod is None. Pass one of its modalities as mod: {listed(data.mod)}."
             )
         if mod not in data.mod:
             raise KeyError(not_found(mod, "mdata.mod", list(data.mod)))
@@ -50,10 +50,10 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
 def get_obs(data: Data, mod: str | None, columns: Sequence[str]) -> pd.DataFrame:
     """The named obs columns, one row a cell; looked up in the modality first, then in the MuData."""
     adata = get_modality(data, mod)
-    found = {}
+    found: dict[str, pd.Series] = {}
     for column in columns:
         if column in adata.obs:
-            found[column] = adata.obs[column]
+            found[column] = adata.obs[column]  # type: ignore[assignment]  # anndata's lazy obs
         elif isinstance(data, MuData) and column in data.obs:
             found[column] = data.obs[column].reindex(adata.obs_names)
         else:
@@ -62,10 +62,15 @@ def get_obs(data: Data, mod: str | None, columns: Sequence[str]) -> pd.DataFrame
     return pd.DataFrame(found, index=adata.obs_names)
 
 
+def get_layers(adata: AnnData) -> list[str]:
+    """Names of the layers; anndata lists X among them, as None."""
+    return [str(name) for name in list(adata.layers.keys()) if name is not None]
+
+
 def get_matrix(adata: AnnData, layer: str | None) -> Matrix:
     """``X`` or a layer, in memory: a NumPy array or a CSR matrix."""
     if layer is not None and layer not in adata.layers:
-        raise KeyError(not_found(layer, "adata.layers", [name for name in adata.layers if name is not None]))
+        raise KeyError(not_found(layer, "adata.layers", get_layers(adata)))
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError("adata.X is None. Pass the layer that holds the data as layer=.")
@@ -80,7 +85,7 @@ def get_matrix(adata: AnnData, layer: str | None) -> Matrix:
 
 def to_dense(matrix: Matrix) -> np.ndarray:
     """A dense float32 array of a matrix."""
-    return np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float32)
+    return np.asarray(matrix if isinstance(matrix, np.ndarray) else matrix.toarray(), dtype=np.float32)
 
 
 def check_finite(matrix: Matrix, where: str) -> None:
@@ -103,14 +108,14 @@ def match_features(adata: AnnData, var_names: np.ndarray) -> np.ndarray | None:
     missing = pd.Index(var_names).difference(adata.var_names, sort=False)
     if len(missing):
         raise ValueError(
-            f"adata lacks {len(missing)} of the {len(var_names)} features that the map was fitted on: {listed(missing)}. "
+            f"adata lacks {len(missing)} of the {len(var_names)} features the map was fitted on: {listed(missing)}. "
             "A map cannot be applied without them; their order does not matter."
         )
     if adata.n_vars > len(var_names):
         unknown = adata.var_names.difference(pd.Index(var_names), sort=False)
         raise ValueError(
-            f"adata has {len(unknown)} features that the map was not fitted on: {listed(unknown)}. There is no prediction "
-            f"for them: pass adata[:, adata.uns[key]['var_names']].copy(), or fit the map on all features."
+            f"adata has {len(unknown)} features that the map was not fitted on: {listed(unknown)}. There is no "
+            "prediction for them: pass adata[:, adata.uns[key]['var_names']].copy(), or fit the map on all features."
         )
     return adata.var_names.get_indexer(pd.Index(var_names))
 
@@ -121,12 +126,12 @@ def select_cells(adata: AnnData, cells: Any) -> np.ndarray:
     if chosen.dtype == bool or (chosen.dtype == object and all(isinstance(cell, bool) for cell in chosen)):
         if chosen.shape != (adata.n_obs,):
             raise ValueError(
-                f"source is a mask of shape {chosen.shape}; it needs one value for each of {adata.n_obs} cells."
+                f"source is a mask of shape {chosen.shape}. Pass one value for each of {adata.n_obs} cells."
             )
         mask = chosen.astype(bool)
     else:
         names = pd.Index(chosen.astype(str)) if chosen.size else pd.Index([], dtype=str)
-        unknown = names.difference(adata.obs_names)
+        unknown = names[~names.isin(adata.obs_names)]
         if len(unknown):
             raise KeyError(
                 f"source names {len(unknown)} cells that are not in adata.obs_names: {listed(unknown)}. "

@@ -101,7 +101,7 @@ def read_conditions(design: Design, obs: pd.DataFrame) -> tuple[list[Condition],
     codes = raw.groupby(columns, sort=False, dropna=False, observed=True).ngroup().to_numpy()
     _, first = np.unique(codes, return_index=True)
     rows = raw.iloc[first].reset_index(drop=True)
-    parsed = [parse_condition(design, row) for row in rows.to_dict("records")]
+    parsed = [parse_condition(design, row) for row in records(rows)]
     conditions = sorted(set(parsed), key=_sort_key)
     position = {condition: i for i, condition in enumerate(conditions)}
     if not any(condition.is_control for condition in conditions):
@@ -140,6 +140,11 @@ def parse_condition(design: Design, row: Mapping[str, Any]) -> Condition:
         return Condition((), group)
     time = None if design.time_col is None else _number(row.get(design.time_col), design.time_col)
     return Condition(tuple(sorted(members.items())), group, time)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as mappings."""
+    return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
 
 
 def make_encoding(
@@ -199,16 +204,8 @@ def encode_conditions(encoding: Encoding, conditions: Sequence[Condition]) -> Co
         for j, (name, dose) in enumerate(condition.members):
             members[i, j], mask[i, j] = row[name], 1.0
             doses[i, j] = 0.0 if dose is None else _standardise(np.log(dose), encoding.dose_scale)
-    context = [
-        [
-            float(value == known)
-            for value, known_values in zip(c.group, encoding.groups.values(), strict=True)
-            for known in known_values
-        ]
-        + [0.0 if c.time is None else _standardise(np.log1p(c.time), encoding.time_scale)]
-        for c in conditions
-    ]
-    return ConditionArrays(members.astype(np.int32), doses, mask, np.array(context, np.float32))
+    context = np.array([_context(encoding, condition) for condition in conditions], np.float32)
+    return ConditionArrays(members.astype(np.int32), doses, mask, context)
 
 
 def condition_label(condition: Condition) -> str:
@@ -242,6 +239,16 @@ def encoding_from_dict(stored: Mapping[str, Any]) -> Encoding:
     )
 
 
+def _context(encoding: Encoding, condition: Condition) -> list[float]:
+    """Groups one-hot, and the time."""
+    one_hot = [
+        float(value == category)
+        for value, categories in zip(condition.group, encoding.groups.values(), strict=True)
+        for category in categories
+    ]
+    return [*one_hot, 0.0 if condition.time is None else _standardise(np.log1p(condition.time), encoding.time_scale)]
+
+
 def _split(label: Any, sep: str | None) -> list[str]:
     if isinstance(label, list | tuple | np.ndarray):
         return [str(name) for name in label]
@@ -273,13 +280,13 @@ def _number(value: Any, column: str) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise ValueError(
-            f"{column!r} holds {value!r}, which is not a number. Doses and times are numbers, or strings of numbers such "
-            "as '10': convert the column, units left out."
+            f"{column!r} holds {value!r}, which is not a number. Doses and times are numbers, or strings of numbers "
+            "such as '10': convert the column, units left out."
         ) from None
     if not 0 <= number < np.inf:
         raise ValueError(
-            f"{column!r} holds {value!r}. Doses and times are finite and not negative, and every perturbed cell has one: "
-            "correct the column, or drop these cells."
+            f"{column!r} holds {value!r}. Doses and times are finite and not negative, and every perturbed cell has "
+            "one: correct the column, or drop these cells."
         )
     return number
 

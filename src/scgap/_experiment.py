@@ -75,8 +75,8 @@ def make_experiment(
     validated = np.array([j for j, i in enumerate(used) if n_valid[i]], dtype=int)
     if not len(validated):
         raise ValueError(
-            "None of the conditions with 'valid' cells can be predicted: their perturbations have no training cells and no "
-            "encoding. Pass encoding=, or mark cells of trained conditions as valid."
+            "None of the conditions with 'valid' cells can be predicted: their perturbations have no training cells "
+            "and no encoding. Pass encoding=, or mark cells of trained conditions as valid."
         )
     return Experiment(
         [conditions[i] for i in trained],
@@ -109,19 +109,18 @@ def condition_table(
     design: Design, conditions: Sequence[Condition], rows: pd.DataFrame, of_cell: np.ndarray, split: np.ndarray
 ) -> pd.DataFrame:
     """One row a perturbed condition: its label, the design's columns, where its cells went, and how many there are."""
-    table = rows.copy()
+    perturbed = [i for i, condition in enumerate(conditions) if not condition.is_control]
+    table = rows.iloc[perturbed].copy()
     for column in design.columns:
-        numeric = (
-            pd.to_numeric(table[column], errors="coerce") if column in (*design.dose_cols, design.time_col) else None
-        )
+        is_number = column in (*design.dose_cols, design.time_col)
+        numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
         # Doses joined by a separator stay strings.
-        table[column] = table[column].astype(str) if numeric is None or numeric.isna().any() else numeric.astype(float)
-    table.insert(0, "condition", [condition_label(condition) for condition in conditions])
-    parts = [set(split[of_cell == i]) for i in range(len(conditions))]
+        table[column] = numbers if is_number and numbers.notna().all() else table[column].astype(str)
+    table.insert(0, "condition", [condition_label(conditions[i]) for i in perturbed])
+    parts = [set(split[of_cell == i]) for i in perturbed]
     table["split"] = [next(part for part in SPLITS if part in found) for found in parts]
-    table["n_cells"] = np.bincount(of_cell[of_cell >= 0], minlength=len(conditions))
-    table = table[[not condition.is_control for condition in conditions]]
-    return table.set_axis([str(i) for i in range(len(table))])
+    table["n_cells"] = np.bincount(of_cell[of_cell >= 0], minlength=len(conditions))[perturbed]
+    return table
 
 
 def _check_sizes(
@@ -138,6 +137,6 @@ def _check_sizes(
     populations = [*trained, *(control_of[group] for group in groups)]
     if small := [f"{condition_label(conditions[i])} ({n_cells[i]})" for i in populations if n_cells[i] < MIN_CELLS]:
         raise ValueError(
-            f"Fewer than {MIN_CELLS} training cells in {listed(small)}. Drop these cells, hold the condition out as 'test', "
-            "or merge groups."
+            f"Fewer than {MIN_CELLS} training cells in {listed(small)}. Drop these cells, hold the condition out as "
+            "'test', or merge groups."
         )

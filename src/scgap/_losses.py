@@ -4,19 +4,17 @@ Arguments always come as source, mapped, target. Every function takes point clou
 uniform ones.
 """
 
-from typing import TypeAlias
-
 import jax
 import jax.numpy as jnp
 from ott.geometry import costs
 
 from scgap import _sinkhorn
 
-Cost: TypeAlias = costs.CostFn
+type Cost = costs.CostFn
 
 COSTS = {"euclidean": costs.Euclidean(), "sqeuclidean": costs.SqEuclidean()}
 
-Scalar: TypeAlias = float | jax.Array
+type Scalar = float | jax.Array
 
 
 def cost_matrix(x: jax.Array, y: jax.Array, cost: Cost) -> jax.Array:
@@ -25,14 +23,14 @@ def cost_matrix(x: jax.Array, y: jax.Array, cost: Cost) -> jax.Array:
         return _squared_distances(x, y)
     if isinstance(cost, costs.Euclidean):
         return _safe_sqrt(_squared_distances(x, y))
-    return cost.all_pairs(x, y)
+    return jnp.asarray(cost.all_pairs(x, y))
 
 
 def paired_cost(x: jax.Array, y: jax.Array, cost: Cost) -> jax.Array:
     """(n,) costs between the rows of two point clouds (n, d)."""
     if isinstance(cost, costs.Euclidean):
         return _safe_sqrt(jnp.sum((x - y) ** 2, axis=1))
-    return jax.vmap(cost)(x, y)
+    return jnp.asarray(jax.vmap(cost)(x, y))
 
 
 def sinkhorn_divergence(

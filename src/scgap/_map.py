@@ -1,7 +1,7 @@
 """The map T(x | condition) = x + f(x, c): an encoder of conditions and a network modulated by it."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,8 +10,8 @@ import numpy as np
 
 from scgap._populations import ConditionArrays, pad_rows
 
-Weights: TypeAlias = dict[str, Any]
-"""``network`` (flax parameters), ``encoding`` (n_perturbations, n_descriptors), ``centre`` (n_features,), ``scale`` ()."""
+type Weights = dict[str, Any]
+"""``network`` (flax parameters), ``encoding`` (n_perturbations, n), ``centre`` (n_features,), ``scale`` ()."""
 
 
 class ConditionEncoder(nn.Module):
@@ -57,11 +57,11 @@ def init_weights(
     # One scale for all features, so that the geometry the cost sees is the geometry the network sees.
     centre = cells.mean(0)
     scale = np.sqrt(cells.var(0).mean()) or 1.0
-    encoding = jnp.asarray(encoding, jnp.float32)
-    network_weights = network.init(key, jnp.zeros((1, cells.shape[1])), encoding[condition.members], condition)
+    table = jnp.asarray(encoding, jnp.float32)
+    network_weights = network.init(key, jnp.zeros((1, cells.shape[1])), table[condition.members], condition)
     return {
         "network": network_weights["params"],
-        "encoding": encoding,
+        "encoding": table,
         "centre": jnp.asarray(centre, jnp.float32),
         "scale": jnp.float32(scale),
     }

@@ -34,13 +34,18 @@ class TransportModel(NamedTuple):
     @property
     def design(self) -> Design:
         """Which obs columns say what was done to a cell."""
-        stored = self.params["design"]
-        return Design(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
+        stored: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in self.params["design"].items()}
+        return Design(**stored)
 
     @property
     def network(self) -> ConditionalMap:
         """The network that the weights belong to."""
         return ConditionalMap(tuple(self.params["hidden"]))
+
+
+def indexed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an index of strings, the one kind that every AnnData writer keeps."""
+    return table.set_axis([str(i) for i in range(len(table))])
 
 
 def model_to_uns(model: TransportModel) -> dict[str, Any]:
@@ -49,9 +54,9 @@ def model_to_uns(model: TransportModel) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "params": json.dumps(model.params),
         "weights": _to_numpy(model.weights),
-        "conditions": model.conditions,
+        "conditions": indexed(model.conditions),
         "encoding": encoding_to_dict(model.encoding),
-        "history": model.history,
+        "history": indexed(model.history),
         "representation": representation_to_dict(model.representation),
         "var_names": np.asarray(model.var_names, dtype=object),
     }

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+type Array = np.ndarray | jax.Array
+
 
 class Populations(NamedTuple):
     """Cells sorted so that each population is one block of rows: ragged, without padding between blocks."""
@@ -26,13 +28,13 @@ class Populations(NamedTuple):
 class ConditionArrays(NamedTuple):
     """Conditions as sets of perturbations in a context; leading axis n_conditions, or none for a single condition."""
 
-    members: jax.Array
+    members: Array
     """(..., n_members) int32, rows of the encoding table."""
-    doses: jax.Array
+    doses: Array
     """(..., n_members) float32, standardised log doses; 0 where there are no doses."""
-    mask: jax.Array
+    mask: Array
     """(..., n_members) float32, 1 for a member and 0 for padding."""
-    context: jax.Array
+    context: Array
     """(..., n_context) float32, one-hot groups and standardised log time."""
 
 
@@ -60,7 +62,7 @@ def padded_size(n: int) -> int:
     return -(-n // step) * step
 
 
-def pad_rows(array: np.ndarray) -> np.ndarray:
+def pad_rows(array: Array) -> np.ndarray:
     """Zero rows appended up to the padded size."""
     return np.pad(array, [(0, padded_size(len(array)) - len(array))] + [(0, 0)] * (array.ndim - 1))
 

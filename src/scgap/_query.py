@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scgap._adata import select_cells
-from scgap._conditions import Condition, encode_conditions, parse_condition, read_conditions
+from scgap._conditions import Condition, encode_conditions, parse_condition, read_conditions, records
 from scgap._map import transport_cells
 from scgap._messages import listed, not_found
 from scgap._model import TransportModel
@@ -24,7 +24,8 @@ def read_query(model: TransportModel, condition: str | Mapping[str, Any] | pd.Se
         query = {str(column): _plain(value) for column, value in condition.items()}
     else:
         raise TypeError(
-            f"condition is a {type(condition).__name__}. Pass a label, or a mapping such as {{{design.target_cols[0]!r}: ...}}."
+            f"condition is a {type(condition).__name__}. Pass a label of {design.target_cols[0]!r}, or a mapping from "
+            f"columns to values; columns: {listed(design.columns)}."
         )
     for column in query:
         if column not in design.columns:
@@ -60,8 +61,8 @@ def select_source(
         cells = select_cells(adata, source)
         if asked and not in_group[cells].all():
             raise ValueError(
-                f"condition names the group {listed(asked.values())}, but {(cells & ~in_group).sum()} source cells are not of it. "
-                "Cells are moved in their own group: leave the group out of condition, or select cells of it."
+                f"condition names the group {listed(asked.values())}, and {(cells & ~in_group).sum()} source cells "
+                "are not of it. Cells are moved in their own group: leave the group out of condition, or select cells of it."
             )
     else:
         conditions, of_cell, _ = read_conditions(design, obs)
@@ -69,8 +70,8 @@ def select_source(
         cells = np.isin(of_cell, control) & in_group
         if not cells.any():
             raise ValueError(
-                f"There are no control cells in the group {listed(asked.values())}. Pass the cells to move as source=, or one of "
-                f"the groups {listed(sorted({', '.join(conditions[i].group) for i in control}))}."
+                f"There are no control cells in the group {listed(asked.values())}. Pass the cells to move as source=, "
+                f"or one of the groups {listed(sorted({', '.join(conditions[i].group) for i in control}))}."
             )
     for column, known in zip(design.group_cols, model.encoding.groups.values(), strict=True):
         found = sorted(set(obs.loc[cells, column].astype(str)))
@@ -101,7 +102,7 @@ def move_cells(model: TransportModel, points: np.ndarray, groups: pd.DataFrame, 
 def _matching(model: TransportModel, query: Mapping[str, Any]) -> list[str]:
     """Labels of the measured conditions that agree with the query where it says something."""
     design, table = model.design, model.conditions
-    conditions = [parse_condition(design, row) for row in table.to_dict("records")]
+    conditions = [parse_condition(design, row) for row in records(table)]
     asked = parse_condition(design._replace(dose_cols=(), group_cols=(), time_col=None), query)
     names = {name for name, _ in asked.members}
 

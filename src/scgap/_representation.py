@@ -71,10 +71,8 @@ def encode(representation: Representation, adata: AnnData, var_names: np.ndarray
 
 def decode(representation: Representation, cells: np.ndarray, points: np.ndarray, moved: np.ndarray) -> np.ndarray:
     """Features (n_cells, n_vars) of cells whose points were moved by the map."""
-    if representation.kind == "features":
-        features = moved
-    else:
-        features = cells + (moved - points) @ representation.components.T
+    direct = representation.kind == "features"
+    features = moved if direct else cells + (moved - points) @ representation.components.T
     return np.maximum(features, 0.0) if representation.nonnegative else features
 
 
@@ -118,8 +116,8 @@ def _pca_offset(matrix: Matrix, components: np.ndarray, points: np.ndarray, use_
     offset = gaps.mean(0)
     if np.abs(gaps - offset).max() > CONSISTENT * points.std():
         raise ValueError(
-            f"adata.obsm[{use_rep!r}] is not the projection of the features on its components, so predictions could not be "
-            "decoded: the features changed after the PCA. Call sc.pp.pca again, or pass the layer it was made of as layer=."
+            f"adata.obsm[{use_rep!r}] is not the projection of the features on its components, so predictions could "
+            "not be decoded: the features changed after the PCA. Call sc.pp.pca again, or pass its layer as layer=."
         )
     return offset
 

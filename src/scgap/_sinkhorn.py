@@ -62,9 +62,8 @@ def solve(
     def scaled_block(f: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         kernel = _kernel(cost, f, g, epsilon)
 
-        def iterate(_: int, scalings: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            u, _ = scalings
-            v = 1.0 / ((a * u) @ kernel)
+        def iterate(_: jax.Array, scalings: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            v = 1.0 / ((a * scalings[0]) @ kernel)
             return 1.0 / (kernel @ (b * v)), v
 
         u, v = lax.fori_loop(0, CHECK_EVERY, iterate, (jnp.ones_like(f), jnp.ones_like(g)))

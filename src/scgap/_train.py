@@ -58,7 +58,7 @@ class Report(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything the loop needs to go on: restoring it continues the run exactly."""
+    """What an update changes."""
 
     weights: Weights
     average: Weights
@@ -66,6 +66,14 @@ class State(NamedTuple):
     moments: Any
     """Of the optimiser."""
     iteration: jax.Array
+
+
+class Progress(NamedTuple):
+    """A run at a report: `fit` goes on from it exactly as if it had not been broken off."""
+
+    state: State
+    best: Weights
+    history: list[Report]
 
 
 def fit(
@@ -85,9 +93,12 @@ def fit(
     learning_rate: float,
     learn_encoding: bool,
     seed: int,
-    on_report: Callable[[Report], None],
+    on_report: Callable[[Progress], None],
+    resume: Callable[[Progress], Progress] = lambda fresh: fresh,
 ) -> tuple[Weights, list[Report]]:
     """Train on the first ``n_conditions`` and return the weights that score best on ``validated``, and the history.
+
+    ``resume`` may replace a fresh run by one that was broken off.
 
     Raises
     ------
@@ -107,11 +118,11 @@ def fit(
     )
     validate = partial(_validate, network=network, cost=cost)
     looked_at = jnp.asarray(_spread(validated, MAX_VALIDATED), jnp.int32)
-    state = State(weights, weights, OPTIMIZER.init(_trainable(weights, learn_encoding)), jnp.int32(0))
-    best, history = weights, []
+    fresh = State(weights, weights, OPTIMIZER.init(_trainable(weights, learn_encoding)), jnp.int32(0))
+    state, best, history = resume(Progress(fresh, weights, []))
     every = max(1, -(-n_iters // N_REPORTS))
     try:
-        while int(state.iteration) < n_iters:
+        while int(state.iteration) < n_iters and not _is_stale(history):
             n_steps = min(every, n_iters - int(state.iteration))
             state, fitting_loss = advance(
                 state, key, train, conditions, n_conditions, target_terms, loss, learning_rate, n_iters, n_steps
@@ -121,13 +132,9 @@ def fit(
             report = Report(int(state.iteration), float(fitting_loss), float(gap), float(distance))
             if not np.isfinite(report.fitting_loss + report.valid):
                 raise FloatingPointError(_not_finite(report, history, loss))
-            history.append(report)
-            on_report(report)
-            scores = [row.valid for row in history]
-            if np.argmin(scores) == len(scores) - 1:
-                best = state.average
-            elif len(scores) - 1 - np.argmin(scores) >= PATIENCE:
-                break
+            history = [*history, report]
+            best = state.average if _reports_since_best(history) == 0 else best
+            on_report(Progress(state, best, history))
     except KeyboardInterrupt:
         if not history:
             raise
@@ -226,6 +233,14 @@ def _target_terms(key: jax.Array, train: Populations, cost: Cost, epsilon: Scala
         return 0.5 * transport_cost(one, other, cost=cost, epsilon=epsilon)
 
     return lax.map(term, train.target_of)
+
+
+def _reports_since_best(history: list[Report]) -> int:
+    return len(history) - 1 - int(np.argmin([report.valid for report in history]))
+
+
+def _is_stale(history: list[Report]) -> bool:
+    return bool(history) and _reports_since_best(history) >= PATIENCE
 
 
 def _trainable(weights: Weights, learn_encoding: bool) -> Weights:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scgap._adata import Data, get_modality, get_obs, to_dense
+from scgap._adata import Data, get_layers, get_matrix, get_modality, get_obs, to_dense
 from scgap._conditions import condition_label, parse_condition, read_conditions
 from scgap._messages import listed, not_found
 from scgap._metrics import MOMENTS
@@ -45,8 +45,8 @@ def moments(
     """Plot predicted against observed moments, one panel a moment and one point a feature.
 
     A prediction that only shifts means looks right in the first panel and wrong in the others. Control cells, the
-    simplest prediction, stand in grey behind; the band is how far two random halves of the observed cells fall from each
-    other, which no prediction can beat. The number in the corner is the squared correlation, of controls in grey.
+    simplest prediction, stand in grey behind. The band is how far two random halves of the observed cells fall from
+    each other, which no prediction can beat. Corners give squared correlations.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def _read_cells(
 ) -> tuple[list[Cells], str]:
     adata, design = get_modality(data, mod), model.design
     if layer not in adata.layers:
-        found = [name for name in adata.layers if name is not None]
+        found = get_layers(adata)
         raise KeyError(not_found(layer, "adata.layers", found) + " Predict first: scgap.tl.predict(adata, condition).")
     if condition is None:
         condition = json.loads(adata.uns[key]["predictions"][layer])
@@ -157,8 +157,8 @@ def _read_cells(
     tested = (obs[split_col] == "test").to_numpy() if split_col else np.ones(adata.n_obs, bool)
     conditions, of_cell, _ = read_conditions(design, obs)
     features = to_dense(read_features(model.representation, adata, model.var_names))
-    prediction = to_dense(adata.layers[layer])[:, adata.var_names.get_indexer(pd.Index(model.var_names))]
-    transported = adata.obs[f"{layer}_transported"].to_numpy(bool)
+    prediction = to_dense(get_matrix(adata, layer))[:, adata.var_names.get_indexer(pd.Index(model.var_names))]
+    transported = np.asarray(adata.obs[f"{layer}_transported"], bool)
 
     groups, labels = [], set()
     for group in sorted({c.group for c in conditions}):
@@ -173,7 +173,8 @@ def _read_cells(
             labels.add(condition_label(asked._replace(group=())))
     if not groups:
         raise ValueError(
-            f"No measured cells to compare with {condition!r}. Measured conditions: {listed(model.conditions['condition'])}."
+            f"No measured cells to compare with {condition!r}. Predict and compare a measured condition: "
+            f"{listed(model.conditions['condition'])}."
         )
     return groups, ", ".join(sorted(labels))
 

@@ -36,7 +36,7 @@ def split(
     data
         AnnData, or MuData together with ``mod``.
     holdout
-        Conditions never to train on: a mapping from columns to values, ``{"perturbation": ["A"], "dose_value": [100]}``.
+        Conditions never to train on: from columns to values, ``{"perturbation": ["A"], "dose_value": [100]}``.
         A condition is held out if every named column holds one of the values. Controls are never held out whole.
     fraction
         Test cells of each condition that is not held out, between 0 and 1.

@@ -10,7 +10,7 @@ from scgap._baselines import halves, identity, mean_shift
 from scgap._conditions import Condition, condition_label, read_conditions
 from scgap._messages import not_found
 from scgap._metrics import METRICS
-from scgap._model import get_model
+from scgap._model import get_model, indexed
 from scgap._query import move_cells
 from scgap._representation import decode, encode, read_features
 
@@ -46,8 +46,8 @@ def evaluate(
         Any of ``energy_distance``, ``mean_error``, ``std_error``, ``skewness_error``, ``kurtosis_error``; default all.
         Lower is better.
     baselines
-        Any of ``identity`` (control cells) and ``mean_shift`` (control cells moved by the condition's mean effect on the
-        training cells; for conditions without training cells, by the average effect); default both.
+        Any of ``identity`` (control cells) and ``mean_shift`` (control cells moved by the condition's mean effect on
+        the training cells; for conditions without training cells, by the average effect); default both.
     mod
         Modality of a MuData.
     seed
@@ -126,7 +126,7 @@ def evaluate(
             "Pass another split=, or hold out more cells with scgap.pp.split."
         )
     result = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
-    adata.uns[key]["scores"] = result.set_axis(result.index.astype(str))
+    adata.uns[key]["scores"] = indexed(result)
     return result
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from functools import partial
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -12,6 +14,7 @@ from ott.geometry.costs import CostFn
 from tqdm.auto import tqdm
 
 from scgap._adata import Data, check_writable, get_modality, get_obs
+from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
 from scgap._conditions import initial_vectors, make_design, make_encoding, read_conditions
 from scgap._experiment import (
     assign_split,
@@ -25,7 +28,7 @@ from scgap._map import ConditionalMap, init_weights
 from scgap._messages import not_found
 from scgap._model import TransportModel, model_to_uns
 from scgap._representation import encode, make_representation
-from scgap._train import Loss, Report, fit, mean_cost
+from scgap._train import Loss, Progress, Report, fit, mean_cost
 
 EPSILON = 0.05  # of the mean cost between perturbed cells
 GAP_EPSILON = 0.02  # the same for the Monge gap, whose plan should be sharp
@@ -54,6 +57,7 @@ def fit_transport(
     conditions_per_step: int = 1,
     learning_rate: float = 1e-3,
     hidden: Sequence[int] = (128, 128, 128),
+    checkpoint: str | PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
     key_added: str = "scgap",
@@ -81,7 +85,7 @@ def fit_transport(
     reference_key
         Label of control cells in ``target_col``.
     dose_col
-        Column of doses, or one for each column of ``target_col``. Numbers, or strings of numbers; a dose of 0 is control.
+        Column of doses, or one for each column of ``target_col``: numbers or strings of numbers; dose 0 is control.
     group_col
         Column, or columns, of the context (cell line, donor, cell type): controls are matched within it, and it is a
         feature of the condition.
@@ -121,6 +125,9 @@ def fit_transport(
         Of Adam, at its highest; it falls along a cosine after a short warm-up.
     hidden
         Widths of the map's hidden layers.
+    checkpoint
+        File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
+        the same weights as an unbroken run; it must be of the same data and settings.
     seed
         Same seed, versions and device: same weights.
     progress
@@ -152,7 +159,8 @@ def fit_transport(
         A column, layer, modality or ``obsm`` key is absent.
     ValueError
         No control cells (in some group), conditions with fewer than 10 training cells, NaN or negative doses, NaN or
-        infinite features, repeated feature names, a view without ``copy``, or settings out of range.
+        infinite features, repeated feature names, a view without ``copy``, settings out of range, or a ``checkpoint``
+        of another run.
     FloatingPointError
         Training diverged.
 
@@ -201,6 +209,18 @@ def fit_transport(
         gap_epsilon=GAP_EPSILON * scale if gap_epsilon is None else gap_epsilon,
         gap_weight=gap_weight,
     )
+    params = {
+        **settings,
+        "resolved": {name: float(value) for name, value in loss._asdict().items()},
+        "design": design._asdict(),
+        "split_col": split_col,
+        "mod": mod,
+        "cost": cost if isinstance(cost, str) else repr(cost),
+        "hidden": list(hidden),
+        "seed": seed,
+    }
+    path = None if checkpoint is None else Path(checkpoint)
+    fingerprint = fingerprint_of(params, (train, valid, arrays, vectors)) if path else ""
     with _progress_bar(n_iters, progress) as bar:
         weights, history = fit(
             network,
@@ -218,23 +238,15 @@ def fit_transport(
             learning_rate=learning_rate,
             learn_encoding=encoding is None,
             seed=seed,
-            on_report=partial(_show, bar),
+            on_report=partial(_on_report, bar, path, fingerprint),
+            resume=lambda fresh: read_checkpoint(path, fresh, fingerprint) if path and path.exists() else fresh,
         )
     model = TransportModel(
-        params={
-            **settings,
-            "resolved": {name: float(value) for name, value in loss._asdict().items()},
-            "design": design._asdict(),
-            "split_col": split_col,
-            "mod": mod,
-            "cost": cost if isinstance(cost, str) else repr(cost),
-            "hidden": list(hidden),
-            "seed": seed,
-        },
+        params=params,
         weights=weights,
         conditions=condition_table(design, conditions, rows, of_cell, split),
         encoding=table,
-        history=pd.DataFrame(history).set_axis([str(i) for i in range(len(history))]),
+        history=pd.DataFrame(history, columns=Report._fields),
         representation=representation,
         var_names=var_names,
     )
@@ -251,9 +263,7 @@ def _check_settings(settings: dict[str, Any], hidden: Sequence[int]) -> None:
         if settings[name] is not None and not 0 < settings[name] < np.inf:
             raise ValueError(f"{name}={settings[name]!r}. Pass a positive number.")
     if not 0 <= settings["gap_weight"] < np.inf:
-        raise ValueError(
-            f"gap_weight={settings['gap_weight']!r}. Pass a number that is not negative; 0 leaves the gap out."
-        )
+        raise ValueError(f"gap_weight={settings['gap_weight']!r}. Pass 0, which leaves the gap out, or more.")
     if not len(hidden) or any(width < 1 for width in hidden):
         raise ValueError(f"hidden={hidden!r}. Pass the widths of at least one hidden layer.")
 
@@ -273,7 +283,10 @@ def _progress_bar(n_iters: int, progress: bool) -> "tqdm[Any]":
     return tqdm(total=n_iters, desc="fit_transport", unit="it", disable=not progress, mininterval=1.0)
 
 
-def _show(bar: "tqdm[Any]", report: Report) -> None:
+def _on_report(bar: "tqdm[Any]", checkpoint: Path | None, fingerprint: str, progress: Progress) -> None:
+    if checkpoint is not None:
+        write_checkpoint(checkpoint, progress, fingerprint)
+    report = progress.history[-1]
     bar.set_postfix(
         {
             "fitting loss": f"{report.fitting_loss:.3g}",

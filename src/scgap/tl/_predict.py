@@ -91,8 +91,8 @@ def predict(
     if model.representation.kind == "obsm":
         adata.obsm[f"X_{name}"] = moved
         warnings.warn(
-            f"{model.representation.use_rep!r} has no decoder: the prediction is in its space, adata.obsm['X_{name}'], and "
-            "no layer was written.",
+            f"{model.representation.use_rep!r} has no decoder: the prediction is in its space, adata.obsm['X_{name}'], "
+            "and no layer was written.",
             stacklevel=2,
         )
     else:
