@@ -40,7 +40,7 @@ intersphinx_mapping = (
     else {}
 )
 nitpick_ignore_regex = [
-    (r"py:.*", r"(anndata|collections|matplotlib|mudata|numpy|pandas|pathlib)\..+"),
+    (r"py:.*", r"(anndata|collections|matplotlib|mudata|numpy|os|pandas|pathlib)\..+"),
     (r"py:.*", r"AnnData|MuData|DataFrame|Axes|Figure"),
 ]
 

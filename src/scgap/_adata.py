@@ -11,8 +11,8 @@ from scipy import sparse
 
 from scgap._messages import listed, not_found
 
-type Data = AnnData | MuData
-type Matrix = np.ndarray | sparse.csr_matrix | sparse.csr_array
+Data = AnnData | MuData
+Matrix = np.ndarray | sparse.csr_matrix | sparse.csr_array
 
 
 def get_modality(data: Data, mod: str | None) -> AnnData:

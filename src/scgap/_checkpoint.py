@@ -48,8 +48,8 @@ def read_checkpoint(path: Path, fresh: Progress, fingerprint: str) -> Progress:
         ) from error
     if metadata.get("fingerprint") != fingerprint:
         raise ValueError(
-            f"{path} is a checkpoint of other data or settings. Pass another file as checkpoint=, or delete it to start "
-            "anew."
+            f"{path} is a checkpoint of other data or settings. Pass another file as checkpoint=, or delete it to "
+            "start again."
         )
     structure = jax.tree.structure((fresh.state, fresh.best))
     state, best = jax.tree.unflatten(structure, leaves)

@@ -62,7 +62,7 @@ def select_source(
         if asked and not in_group[cells].all():
             raise ValueError(
                 f"condition names the group {listed(asked.values())}, and {(cells & ~in_group).sum()} source cells "
-                "are not of it. Cells are moved in their own group: leave the group out of condition, or select cells of it."
+                "are not of it. Cells are moved in their own group: leave it out of condition, or select cells of it."
             )
     else:
         conditions, of_cell, _ = read_conditions(design, obs)

@@ -53,7 +53,7 @@ def split(
     -------
     ``None``, or the copy with ``copy=True``. Sets the following field:
 
-    ``obs[key_added]`` : categorical
+    obs[key_added] : categorical
         ``train``, ``valid`` or ``test``; missing where a cell has no label.
 
     Raises

@@ -141,15 +141,15 @@ def fit_transport(
     -------
     ``None``, or the copy with ``copy=True``. Sets the following fields:
 
-    ``uns[key_added]["params"]`` : str
+    uns[key_added]["params"] : str
         Settings as given and as resolved, JSON.
-    ``uns[key_added]["weights"]`` : nested dict of float32 arrays
+    uns[key_added]["weights"] : nested dict of float32 arrays
         The network.
-    ``uns[key_added]["conditions"]`` : DataFrame
+    uns[key_added]["conditions"] : DataFrame
         One row a condition: its labels, doses and groups, ``split``, ``n_cells``.
-    ``uns[key_added]["encoding"]``, ``["representation"]``, ``["var_names"]`` : dict, dict, array
+    uns[key_added]["encoding"], ["representation"], ["var_names"] : dict, dict, array
         What turns conditions and cells into numbers, and back.
-    ``uns[key_added]["history"]`` : DataFrame
+    uns[key_added]["history"] : DataFrame
         ``iteration``; ``fitting_loss``, the Sinkhorn divergence on training batches; ``monge_gap`` (floor-free) and
         ``valid``, the energy distance, on validation cells.
 

@@ -49,13 +49,13 @@ def predict(
     -------
     ``None``, or the copy with ``copy=True``. Sets the following fields, with ``name = key_added or key``:
 
-    ``layers[name]`` : float32 array (n_obs, n_vars)
+    layers[name] : float32 array (n_obs, n_vars)
         Source cells as they become under the condition; all other rows as observed. On the scale of the fitted layer.
-    ``obs[f"{name}_transported"]`` : bool
+    obs[f"{name}_transported"] : bool
         Which rows were moved.
-    ``obsm[f"X_{name}"]`` : float32 array (n_obs, n)
+    obsm[f"X_{name}"] : float32 array (n_obs, n)
         Instead of the layer where the fitted embedding has no decoder.
-    ``uns[key]["predictions"][name]`` : str
+    uns[key]["predictions"][name] : str
         The condition, JSON.
 
     Raises
