@@ -63,7 +63,7 @@ def main() -> None:
 def strongest_condition(adata: anndata.AnnData, scores) -> dict[str, object]:
     """The condition that control cells are furthest from."""
     distance = scores.query("method == 'identity' and metric == 'energy_distance'").set_index("condition")["value"]
-    conditions = adata.uns["scgap"]["conditions"].set_index("condition")
+    conditions = adata.uns["scgap"]["conditions"].set_index("condition_label")
     return conditions.loc[distance.idxmax()].drop(["split", "n_cells"]).to_dict()
 
 

@@ -1,7 +1,7 @@
 """The one reader of user objects: matrices, labels and rows of AnnData and MuData."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,9 @@ from scipy import sparse
 
 from scgap._messages import listed, not_found
 
-Data = AnnData | MuData
-Matrix = np.ndarray | sparse.csr_matrix | sparse.csr_array
+# Not `type` statements, which the rendered signatures would show by name alone.
+Data: TypeAlias = AnnData | MuData  # noqa: UP040
+Matrix: TypeAlias = np.ndarray | sparse.csr_matrix | sparse.csr_array  # noqa: UP040
 
 
 def get_modality(data: Data, mod: str | None) -> AnnData:
@@ -37,7 +38,7 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
     if adata.is_view and not copy:
         raise ValueError(
             "adata is a view of another object, and writing to it would silently make it a copy. "
-            "Pass adata.copy(), or copy=True to get the result back."
+            "Pass adata.copy(), or copy=True, where there is one, to get the result back."
         )
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()].unique()
@@ -45,6 +46,13 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
             f"adata.var_names are not unique: {listed(twice)}. Features are matched by name; "
             "call adata.var_names_make_unique() first."
         )
+
+
+def check_key(name: str) -> str:
+    """Refuse names that no AnnData writer takes."""
+    if not isinstance(name, str) or not name or "/" in name:
+        raise ValueError(f"{name!r} cannot be a key: files have no room for it. Pass a name without '/' as key_added.")
+    return name
 
 
 def get_obs(data: Data, mod: str | None, columns: Sequence[str]) -> pd.DataFrame:
@@ -123,6 +131,8 @@ def match_features(adata: AnnData, var_names: np.ndarray) -> np.ndarray | None:
 def select_cells(adata: AnnData, cells: Any) -> np.ndarray:
     """Boolean mask (n_obs,) of the chosen cells: a mask or a list of obs names."""
     chosen = np.asarray(cells)
+    if chosen.ndim != 1:
+        raise TypeError(f"source is a {type(cells).__name__}. Pass a list of obs names or a boolean mask of all cells.")
     if chosen.dtype == bool or (chosen.dtype == object and all(isinstance(cell, bool) for cell in chosen)):
         if chosen.shape != (adata.n_obs,):
             raise ValueError(

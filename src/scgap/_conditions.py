@@ -76,7 +76,7 @@ def make_design(
     def names(value: str | Sequence[str] | None) -> tuple[str, ...]:
         return () if value is None else (value,) if isinstance(value, str) else tuple(value)
 
-    design = Design(names(target_col), reference_key, names(dose_col), names(group_col), time_col, sep or None)
+    design = Design(names(target_col), str(reference_key), names(dose_col), names(group_col), time_col, sep or None)
     if not design.target_cols:
         raise ValueError("target_col is empty. Pass the obs column, or columns, that name the perturbation.")
     if len(design.dose_cols) > 1 and len(design.dose_cols) != len(design.target_cols):
@@ -104,8 +104,10 @@ def read_conditions(design: Design, obs: pd.DataFrame) -> tuple[list[Condition],
     parsed = [parse_condition(design, row) for row in records(rows)]
     conditions = sorted(set(parsed), key=_sort_key)
     position = {condition: i for i, condition in enumerate(conditions)}
-    if not any(condition.is_control for condition in conditions):
-        labels = sorted({str(label) for column in design.target_cols for label in rows[column]})
+    labels = sorted({str(label) for column in design.target_cols for label in rows[column]})
+    # Cells at dose 0 are controls whatever their label, but must not hide a reference_key that is misspelt.
+    misspelt = design.reference_key not in labels and design.reference_key.lower() in map(str.lower, labels)
+    if misspelt or not any(condition.is_control for condition in conditions):
         where = " or ".join(f"adata.obs[{column!r}]" for column in design.target_cols)
         raise ValueError(
             f"reference_key={design.reference_key!r} names no control cells: "

@@ -70,7 +70,7 @@ def make_experiment(
             "No perturbed cells to train on: all cells are controls, unlabelled or held out. "
             "Check target_col, reference_key and split_col."
         )
-    _check_sizes(conditions, trained, control_of, n_train + n_valid)
+    _check_sizes(conditions, trained, control_of, n_train, n_train + n_valid)
     used = [*trained, *only_valid]
     validated = np.array([j for j, i in enumerate(used) if n_valid[i]], dtype=int)
     if not len(validated):
@@ -116,7 +116,7 @@ def condition_table(
         numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
         # Doses joined by a separator stay strings.
         table[column] = numbers if is_number and numbers.notna().all() else table[column].astype(str)
-    table.insert(0, "condition", [condition_label(conditions[i]) for i in perturbed])
+    table.insert(0, "condition_label", [condition_label(conditions[i]) for i in perturbed])
     parts = [set(split[of_cell == i]) for i in perturbed]
     table["split"] = [next(part for part in SPLITS if part in found) for found in parts]
     table["n_cells"] = np.bincount(of_cell[of_cell >= 0], minlength=len(conditions))[perturbed]
@@ -124,11 +124,15 @@ def condition_table(
 
 
 def _check_sizes(
-    conditions: Sequence[Condition], trained: Sequence[int], control_of: dict[tuple[str, ...], int], n_cells: np.ndarray
+    conditions: Sequence[Condition],
+    trained: Sequence[int],
+    control_of: dict[tuple[str, ...], int],
+    n_train: np.ndarray,
+    n_cells: np.ndarray,
 ) -> None:
     groups = {conditions[i].group for i in trained}
     if without := sorted(
-        ", ".join(group) for group in groups if group not in control_of or not n_cells[control_of[group]]
+        ", ".join(group) for group in groups if group not in control_of or not n_train[control_of[group]]
     ):
         raise ValueError(
             f"No control cells to train on in {listed(without)}: each group is matched with its own controls. "

@@ -28,6 +28,9 @@ def cost_matrix(x: jax.Array, y: jax.Array, cost: Cost) -> jax.Array:
 
 def paired_cost(x: jax.Array, y: jax.Array, cost: Cost) -> jax.Array:
     """(n,) costs between the rows of two point clouds (n, d)."""
+    # OTT's squared distance is |x|^2 + |y|^2 - 2 x.y, which loses its digits away from the origin.
+    if isinstance(cost, costs.SqEuclidean):
+        return jnp.sum((x - y) ** 2, axis=1)
     if isinstance(cost, costs.Euclidean):
         return _safe_sqrt(jnp.sum((x - y) ** 2, axis=1))
     return jnp.asarray(jax.vmap(cost)(x, y))

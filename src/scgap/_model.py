@@ -77,7 +77,7 @@ def model_from_uns(stored: Mapping[str, Any]) -> TransportModel:
         encoding_from_dict(stored["encoding"]),
         stored["history"],
         representation_from_dict(stored["representation"]),
-        np.asarray(stored["var_names"], dtype=str),
+        np.array([str(name) for name in stored["var_names"]]),  # zarr returns a string type that does not cast
     )
 
 
@@ -181,7 +181,7 @@ def _pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, pd.DataFrame):
         return {"frame": [[column, _pack(value[column].to_numpy(), f"{name}/{column}", arrays)] for column in value]}
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        arrays[name] = np.ascontiguousarray(value)
+        arrays[name] = np.asarray(value, order="C")  # ascontiguousarray would turn scalars into vectors
         return {"array": name}
     if isinstance(value, np.ndarray):
         return {"strings": [str(item) for item in value]}
@@ -196,7 +196,6 @@ def _unpack(value: Any, name: str, arrays: Mapping[str, np.ndarray]) -> Any:
     if "strings" in value:
         return np.array(value["strings"], dtype=object)
     if "frame" in value:
-        return pd.DataFrame(
-            {column: _unpack(content, f"{name}/{column}", arrays) for column, content in value["frame"]}
-        )
+        columns = {column: _unpack(content, f"{name}/{column}", arrays) for column, content in value["frame"]}
+        return indexed(pd.DataFrame(columns))
     return {child: _unpack(content, f"{name}/{child}", arrays) for child, content in value.items()}

@@ -30,7 +30,8 @@ def read_query(model: TransportModel, condition: str | Mapping[str, Any] | pd.Se
     for column in query:
         if column not in design.columns:
             raise KeyError(not_found(column, "the columns of the fit", design.columns))
-    if not set(query) & set(design.target_cols):
+    labels = [query.get(column) for column in design.target_cols]
+    if all(label is None or (isinstance(label, str) and not label.strip()) for label in labels):
         raise ValueError(f"condition names no perturbation. Give a value for {listed(design.target_cols)}.")
     asked = parse_condition(design._replace(dose_cols=(), group_cols=(), time_col=None), query)
     if asked.is_control:
@@ -74,7 +75,7 @@ def select_source(
                 f"or one of the groups {listed(sorted({', '.join(conditions[i].group) for i in control}))}."
             )
     for column, known in zip(design.group_cols, model.encoding.groups.values(), strict=True):
-        found = sorted(set(obs.loc[cells, column].astype(str)))
+        found = sorted({str(value) for value in obs.loc[cells, column]})
         if unknown := [value for value in found if value not in known]:
             raise ValueError(
                 f"The map was not fitted on {column!r} {listed(unknown)}; its groups are {listed(known)}. "
@@ -112,7 +113,9 @@ def _matching(model: TransportModel, query: Mapping[str, Any]) -> list[str]:
             str(query[column]) == value for column, value in group.items() if column in query
         )
 
-    return [str(label) for label, condition in zip(table["condition"], conditions, strict=True) if agrees(condition)]
+    return [
+        str(label) for label, condition in zip(table["condition_label"], conditions, strict=True) if agrees(condition)
+    ]
 
 
 def _plain(value: Any) -> Any:
@@ -121,4 +124,4 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
-    return None if value is None or value != value else value
+    return None if pd.isna(value) else value

@@ -188,7 +188,9 @@ def plan(
 ) -> jax.Array:
     """The (n, m) transport plan P of a solution."""
     a, b = _weights(cost, a, b)
-    return a[:, None] * _kernel(cost, coupling.f, coupling.g, epsilon) * b[None, :]
+    # Weights go into the exponent: the kernel at points without weight may be infinite, and 0 * inf is not a number.
+    log_weights = _log(a)[:, None] + _log(b)[None, :]
+    return jnp.exp((coupling.f[:, None] + coupling.g[None, :] - cost) / epsilon + log_weights)
 
 
 def uniform(n: int) -> jax.Array:

@@ -150,7 +150,13 @@ def _read_cells(
         found = get_layers(adata)
         raise KeyError(not_found(layer, "adata.layers", found) + " Predict first: scgap.tl.predict(adata, condition).")
     if condition is None:
-        condition = json.loads(adata.uns[key]["predictions"][layer])
+        predictions = adata.uns[key].get("predictions", {})
+        if layer not in predictions:
+            raise KeyError(
+                f"adata.layers[{layer!r}] is not a prediction of the map in adata.uns[{key!r}], fitted anew or "
+                "elsewhere. Predict again: scgap.tl.predict(adata, condition)."
+            )
+        condition = json.loads(predictions[layer])
     query = {design.target_cols[0]: condition} if isinstance(condition, str) else dict(condition)
     split_col = model.params["split_col"]
     obs = get_obs(data, mod, [*design.columns, *([split_col] if split_col else [])])
@@ -174,7 +180,7 @@ def _read_cells(
     if not groups:
         raise ValueError(
             f"No measured cells to compare with {condition!r}. Predict and compare a measured condition: "
-            f"{listed(model.conditions['condition'])}."
+            f"{listed(model.conditions['condition_label'])}."
         )
     return groups, ", ".join(sorted(labels))
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, check_writable, get_modality, get_obs
+from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
 from scgap._conditions import make_design, read_conditions
 from scgap._messages import not_found
 
@@ -61,7 +61,8 @@ def split(
     KeyError
         A column is absent, or a value of ``holdout`` is not in its column.
     ValueError
-        ``fraction`` out of range, no control cells, or nothing left to train on.
+        ``fraction`` out of range, no control cells, ``holdout`` names no perturbed cells, or nothing is left to train
+        on.
 
     Examples
     --------
@@ -73,12 +74,21 @@ def split(
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction={fraction!r}. Pass the fraction of cells to test on, from 0 to below 1.")
+    if holdout is not None and not isinstance(holdout, Mapping):
+        raise TypeError(f"holdout={holdout!r}. Pass a mapping from obs columns to the values that are held out.")
+    check_key(key_added)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
     design = make_design(target_col, reference_key, dose_col, group_col, None, sep)
     obs = get_obs(data, mod, list(dict.fromkeys([*design.columns, *(holdout or {})])))
     conditions, of_cell, _ = read_conditions(design, obs)
     held_out = _held_out(obs, holdout)
+    perturbed = np.isin(of_cell, [i for i, condition in enumerate(conditions) if not condition.is_control])
+    if held_out is not None and not (held_out & perturbed).any():
+        raise ValueError(
+            f"holdout={dict(holdout or {})!r} names no perturbed cells. A condition is held out if every named column "
+            "holds one of the values, and controls never are: name values that occur together."
+        )
 
     generator = np.random.default_rng(seed)
     part = np.full(adata.n_obs, None, dtype=object)
@@ -112,7 +122,7 @@ def _held_out(obs: pd.DataFrame, holdout: Mapping[str, Sequence[Any]] | None) ->
         for value in values:
             same = (obs[column].astype(str) == str(value)).to_numpy()
             if isinstance(value, int | float | np.number):
-                same |= (numbers == value).to_numpy()
+                same = same | (numbers == value).to_numpy()
             if not same.any():
                 raise KeyError(not_found(str(value), f"adata.obs[{column!r}]", sorted(set(obs[column].astype(str)))))
             found |= same

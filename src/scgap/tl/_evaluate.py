@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, get_modality, get_obs, to_dense
+from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense
 from scgap._baselines import halves, identity, mean_shift
 from scgap._conditions import Condition, condition_label, read_conditions
-from scgap._messages import not_found
+from scgap._experiment import SPLITS
+from scgap._messages import listed, not_found
 from scgap._metrics import METRICS
 from scgap._model import get_model, indexed
 from scgap._query import move_cells
@@ -66,7 +67,7 @@ def evaluate(
     KeyError
         No map under ``key``, or an unknown metric or baseline.
     ValueError
-        The fit had no ``split_col``, or no condition has 10 cells in the split.
+        The fit had no ``split_col``, no condition has 10 cells in the split, or ``data`` is a view.
 
     Examples
     --------
@@ -80,6 +81,10 @@ def evaluate(
     """
     names = _chosen(metrics, list(METRICS), "metrics")
     others = _chosen(baselines, list(BASELINES), "baselines")
+    if not names:
+        raise ValueError(f"metrics is empty. Pass some of {listed(METRICS)}, or leave it out for all.")
+    adata = get_modality(data, mod)
+    check_writable(adata, copy=False)
     model = get_model(data, mod, key)
     split_col = model.params["split_col"]
     if split_col is None:
@@ -87,7 +92,8 @@ def evaluate(
             "The map was fitted without split_col, so no cells were held out to judge it by. "
             "Call scgap.pp.split(adata, ...) and fit with split_col='split'."
         )
-    adata = get_modality(data, mod)
+    if split not in SPLITS:
+        raise ValueError(not_found(str(split), "the splits", SPLITS))
     obs = get_obs(data, mod, [*model.design.columns, split_col])
     conditions, of_cell, written = read_conditions(model.design, obs)
     part = obs[split_col].astype(str).to_numpy()
@@ -174,9 +180,8 @@ def _training_shifts(
 
 
 def _chosen(names: Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:
-    if names is None:
-        return list(known)
-    for name in names:
+    chosen = list(known) if names is None else [names] if isinstance(names, str) else list(names)
+    for name in chosen:
         if name not in known:
-            raise KeyError(not_found(name, f"the {what}", known))
-    return list(names)
+            raise KeyError(not_found(str(name), f"the {what}", known))
+    return chosen

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import pandas as pd
 from ott.geometry.costs import CostFn
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, check_writable, get_modality, get_obs
+from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
 from scgap._conditions import initial_vectors, make_design, make_encoding, read_conditions
 from scgap._experiment import (
@@ -172,6 +173,16 @@ def fit_transport(
     >>> adata.uns["scgap"]["history"].columns.tolist()
     ['iteration', 'fitting_loss', 'monge_gap', 'valid']
     """
+    # Plain numbers: NumPy's have no place in JSON.
+    n_iters = _whole_number("n_iters", n_iters, 0)
+    batch_size = _whole_number("batch_size", batch_size, 1)
+    conditions_per_step = _whole_number("conditions_per_step", conditions_per_step, 1)
+    seed = _whole_number("seed", seed, 0)
+    epsilon = None if epsilon is None else _positive("epsilon", epsilon)
+    gap_epsilon = None if gap_epsilon is None else _positive("gap_epsilon", gap_epsilon)
+    gap_weight = _positive("gap_weight", gap_weight, or_zero=True)
+    learning_rate = _positive("learning_rate", learning_rate)
+    hidden = _widths(hidden)
     settings = {
         "epsilon": epsilon,
         "gap_epsilon": gap_epsilon,
@@ -181,7 +192,7 @@ def fit_transport(
         "conditions_per_step": conditions_per_step,
         "learning_rate": learning_rate,
     }
-    _check_settings(settings, hidden)
+    check_key(key_added)
     cost_fn = _cost_fn(cost)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
@@ -199,7 +210,7 @@ def fit_transport(
     points = encode(representation, adata, var_names)
     train, valid = experiment_populations(experiment, points, of_cell, split)
 
-    network = ConditionalMap(tuple(hidden))
+    network = ConditionalMap(hidden)
     one_condition = jax.tree.map(lambda array: array[0], arrays)
     vectors = initial_vectors(table, seed)
     weights = init_weights(network, jax.random.key(seed), vectors, one_condition, points[split == "train"])
@@ -255,17 +266,22 @@ def fit_transport(
     return result if copy else None
 
 
-def _check_settings(settings: dict[str, Any], hidden: Sequence[int]) -> None:
-    for name in ("n_iters", "batch_size", "conditions_per_step"):
-        if not isinstance(settings[name], int) or settings[name] < (name != "n_iters"):
-            raise ValueError(f"{name}={settings[name]!r}. Pass a positive whole number.")
-    for name in ("epsilon", "gap_epsilon", "learning_rate"):
-        if settings[name] is not None and not 0 < settings[name] < np.inf:
-            raise ValueError(f"{name}={settings[name]!r}. Pass a positive number.")
-    if not 0 <= settings["gap_weight"] < np.inf:
-        raise ValueError(f"gap_weight={settings['gap_weight']!r}. Pass 0, which leaves the gap out, or more.")
-    if not len(hidden) or any(width < 1 for width in hidden):
-        raise ValueError(f"hidden={hidden!r}. Pass the widths of at least one hidden layer.")
+def _whole_number(name: str, value: Any, least: int) -> int:
+    if not isinstance(value, Integral) or int(value) < least:
+        raise ValueError(f"{name}={value!r}. Pass a whole number from {least} on.")
+    return int(value)
+
+
+def _positive(name: str, value: Any, *, or_zero: bool = False) -> float:
+    if not isinstance(value, Real) or not (0 < float(value) < np.inf or (or_zero and value == 0)):
+        raise ValueError(f"{name}={value!r}. Pass a positive number{', or 0 to leave it out' if or_zero else ''}.")
+    return float(value)
+
+
+def _widths(hidden: Any) -> tuple[int, ...]:
+    if isinstance(hidden, Integral) or not len(hidden):
+        raise ValueError(f"hidden={hidden!r}. Pass the widths of at least one hidden layer, such as (128, 128).")
+    return tuple(_whole_number("hidden", width, 1) for width in hidden)
 
 
 def _cost_fn(cost: str | CostFn) -> CostFn:

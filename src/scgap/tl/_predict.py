@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense
+from scgap._adata import Data, check_key, check_writable, get_modality, get_obs, to_dense
 from scgap._model import get_model
 from scgap._query import move_cells, read_query, select_source
 from scgap._representation import decode, encode, read_features
@@ -78,7 +78,7 @@ def predict(
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
     model = get_model(data, mod, key)
-    name = key_added or key
+    name = check_key(key_added or key)
     query = read_query(model, condition)
     obs = get_obs(data, mod, model.design.columns if source is None else model.design.group_cols)
     cells = select_source(model, adata, obs, query, source)

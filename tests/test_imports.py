@@ -1,0 +1,144 @@
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import scgap
+
+ROOT = Path(scgap.__file__).parent
+CORE = {"_populations", "_sinkhorn", "_losses", "_map", "_train"}
+READERS = {"_adata", "_conditions", "_messages", "_representation"}
+
+# Which of our own files and folders each of them may import. The arrays know nothing of the objects they came from.
+MAY_IMPORT = {
+    "_messages": set(),
+    "_populations": set(),
+    "_sinkhorn": set(),
+    "_metrics": set(),
+    "_baselines": set(),
+    "_losses": {"_sinkhorn"},
+    "_map": {"_populations"},
+    "_train": {"_losses", "_map", "_populations"},
+    "_checkpoint": {"_train"},
+    "_adata": {"_messages"},
+    "_conditions": {"_messages", "_populations"},
+    "_representation": {"_adata", "_messages"},
+    "_experiment": {"_conditions", "_messages", "_populations"},
+    "_model": READERS | {"_map"},
+    "_query": READERS | {"_map", "_model"},
+    "datasets": {"datasets", "_messages"},
+    "pp": READERS | {"pp", "_losses"},
+    "pl": READERS | {"pl", "_metrics", "_model", "_query"},
+    "tl": READERS
+    | {"tl", "_baselines", "_checkpoint", "_experiment", "_losses", "_map", "_metrics", "_model", "_query", "_train"},
+    "__init__": {"_model", "datasets", "pl", "pp", "tl"},
+}
+
+OBJECTS = {"anndata", "mudata", "pandas", "scanpy"}
+ARRAYS = {"flax", "jax", "optax", "ott"}
+# Libraries that a part must not import, and those that it alone may.
+MUST_NOT_IMPORT = {**dict.fromkeys(CORE, OBJECTS), "pl": ARRAYS, "_metrics": OBJECTS, "_baselines": OBJECTS}
+ONLY_IN = {
+    "flax": {"_map"},
+    "optax": {"_train"},
+    "mudata": {"_adata", "datasets"},
+    "pertpy": {"datasets"},
+    "matplotlib": {"pl"},
+}
+
+
+def part_of(path):
+    """The folder of a public function, or the name of a private file."""
+    relative = path.relative_to(ROOT)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imported(tree, *, everywhere=True):
+    """Dotted names of all that is imported, or of what is at import time of the file."""
+    nodes = ast.walk(tree) if everywhere else tree.body
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level or node.module is None or node.level == 1
+            module = node.module or ""
+            if node.level:  # stubs, in their own folder
+                continue
+            # `from scgap import _losses` imports a module, `from jax import lax` as well: both names are given.
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def violations(part, tree):
+    found = []
+    for name in imported(tree):
+        library, *rest = name.split(".")
+        if library == "scgap":
+            if rest[0] not in MAY_IMPORT[part]:
+                found.append(f"{part} imports scgap.{rest[0]}")
+        elif library in MUST_NOT_IMPORT.get(part, set()) or part not in ONLY_IN.get(library, {part}):
+            found.append(f"{part} imports {library}")
+    found += [
+        f"{part} imports pertpy at once" for name in imported(tree, everywhere=False) if name.startswith("pertpy")
+    ]
+    return found
+
+
+def sources():
+    return {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+
+
+def test_every_part_has_a_direction():
+    parts = {part_of(path) for path in sources()}
+    assert parts == set(MAY_IMPORT), "give a new part its row in MAY_IMPORT, and DESIGN section 2 its line"
+
+
+def test_imports_run_one_way():
+    found = {str(path.relative_to(ROOT)): violations(part_of(path), tree) for path, tree in sources().items()}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_no_part_imports_itself_in_a_circle():
+    edges = {part: allowed - {part} for part, allowed in MAY_IMPORT.items()}
+    tuple(TopologicalSorter(edges).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "words"),
+    [
+        ("_losses", "import pandas as pd", ["_losses imports pandas"]),
+        ("_train", "from anndata import AnnData", ["_train imports anndata"]),
+        ("_train", "from scgap._adata import to_dense", ["_train imports scgap._adata"]),
+        ("_losses", "from scgap import _train", ["_losses imports scgap._train"]),
+        ("pl", "def f():\n    import jax.numpy as jnp", ["pl imports jax"]),
+        ("pl", "from scgap.tl import predict", ["pl imports scgap.tl"]),
+        ("pp", "import scgap.tl._predict", ["pp imports scgap.tl"]),
+        ("_model", "import flax.linen as nn", ["_model imports flax"]),
+        ("datasets", "import pertpy", ["datasets imports pertpy at once"]),
+        ("datasets", "def f():\n    import pertpy", []),
+        ("tl", "from scgap._train import fit", []),
+        ("pl", "import numpy as np", []),
+    ],
+)
+def test_a_wrong_import_is_found(part, line, words):
+    assert violations(part, ast.parse(line)) == words
+
+
+def loaded_after(statement):
+    listing = f"import sys; {statement}; print(*(name for name in sys.modules if '.' not in name))"
+    result = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_import_is_light():
+    loaded = loaded_after("import scgap; scgap.tl, scgap.pp, scgap.pl, scgap.datasets")
+    assert "scgap" in loaded
+    assert not loaded & {"anndata", "flax", "jax", "matplotlib", "ott", "pandas", "pertpy", "scanpy"}
+
+
+def test_the_core_runs_without_the_objects():
+    loaded = loaded_after("import scgap._train")
+    assert {"jax", "ott", "flax"} <= loaded
+    assert not loaded & {"anndata", "mudata", "scanpy", "pertpy"}

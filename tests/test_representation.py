@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+import scanpy as sc
+from anndata import AnnData
+from scipy import sparse
+
+from scgap._representation import (
+    decode,
+    encode,
+    make_representation,
+    read_features,
+    representation_from_dict,
+    representation_to_dict,
+)
+
+
+@pytest.fixture
+def adata():
+    """Expression-like: nonnegative, with features of unlike spread."""
+    generator = np.random.default_rng(0)
+    X = np.maximum(generator.normal(1.0, np.linspace(0.2, 3.0, 12), size=(80, 12)), 0.0)
+    adata = AnnData(X.astype(np.float32))
+    adata.layers["shifted"] = adata.X - 2.0
+    return adata
+
+
+def make(adata, layer=None, use_rep=None):
+    representation = make_representation(adata, layer, use_rep)
+    return representation, encode(representation, adata, np.asarray(adata.var_names))
+
+
+@pytest.mark.parametrize("use_rep", [None, "X"])
+def test_features_are_taken_as_they_are(adata, use_rep):
+    representation, points = make(adata, use_rep=use_rep)
+    assert representation.kind == "features"
+    assert points.dtype == np.float32
+    np.testing.assert_array_equal(points, adata.X)
+    moved = points - 1.0
+    np.testing.assert_array_equal(decode(representation, adata.X, points, moved), np.maximum(moved, 0.0))
+
+
+def test_features_below_zero_are_not_clipped(adata):
+    representation, points = make(adata, "shifted")
+    np.testing.assert_array_equal(points, adata.layers["shifted"])
+    np.testing.assert_array_equal(decode(representation, points, points, points - 1.0), points - 1.0)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+@pytest.mark.parametrize("zero_center", [True, False])
+def test_pca_points_are_those_of_scanpy(adata, kind, zero_center):
+    expected = np.asarray(adata.X, np.float64)
+    adata.X = kind(adata.X)
+    sc.pp.pca(adata, n_comps=4, zero_center=zero_center, svd_solver="arpack")
+    representation, points = make(adata, use_rep="X_pca")
+    assert representation.kind == "pca"
+    np.testing.assert_allclose(points, adata.obsm["X_pca"], atol=1e-4)
+    projected_mean = expected.mean(0) @ adata.varm["PCs"]
+    np.testing.assert_allclose(representation.offset, projected_mean if zero_center else 0.0, atol=1e-4)
+
+
+def test_pca_of_highly_variable_features(adata):
+    adata.var["highly_variable"] = np.arange(12) >= 4
+    sc.pp.pca(adata, n_comps=4)
+    representation, points = make(adata, use_rep="X_pca")
+    moved = decode(representation, adata.X, points, points + 1.0)
+    np.testing.assert_array_equal(moved[:, :4], adata.X[:, :4])
+    assert (moved[:, 4:] != adata.X[:, 4:]).any(axis=0).all()
+
+
+def test_pca_of_a_layer_is_decoded_to_the_layer(adata):
+    sc.pp.pca(adata, n_comps=4, layer="shifted")
+    representation, points = make(adata, use_rep="X_pca")
+    assert representation.layer == "shifted"
+    features = read_features(representation, adata, np.asarray(adata.var_names))
+    np.testing.assert_array_equal(features, adata.layers["shifted"])
+    decoded = decode(representation, features, points, points - 2.0)
+    np.testing.assert_allclose(decoded, features - 2.0 * adata.varm["PCs"].sum(axis=1), atol=1e-5)
+    assert decoded.min() < 0
+
+
+def test_decoding_moves_cells_by_what_the_map_changed(adata):
+    sc.pp.pca(adata, n_comps=4)
+    representation, points = make(adata, use_rep="X_pca")
+    moved = points + np.random.default_rng(1).normal(size=points.shape).astype(np.float32)
+    expected = adata.X + (moved - points) @ adata.varm["PCs"].T
+    assert (expected < 0).any()
+    np.testing.assert_allclose(decode(representation, adata.X, points, moved), np.maximum(expected, 0.0), atol=1e-5)
+    np.testing.assert_array_equal(decode(representation, adata.X, points, points), adata.X)
+
+
+def test_cells_of_another_object_are_projected(adata):
+    # Their own X_pca, of another PCA, must not be looked at.
+    sc.pp.pca(adata, n_comps=4)
+    representation, points = make(adata, use_rep="X_pca")
+    other = adata[:30, ::-1].copy()
+    sc.pp.pca(other, n_comps=3)
+    np.testing.assert_allclose(encode(representation, other, np.asarray(adata.var_names)), points[:30], atol=1e-5)
+
+
+def test_an_embedding_without_decoder(adata, refused):
+    adata.obsm["X_other"] = np.arange(160.0).reshape(80, 2)
+    representation, points = make(adata, use_rep="X_other")
+    assert representation.kind == "obsm"
+    assert points.dtype == np.float32
+    np.testing.assert_array_equal(points, adata.obsm["X_other"])
+    del adata.obsm["X_other"]
+    with refused(adata, KeyError, "'X_other' is not in adata.obsm"):
+        encode(representation, adata, np.asarray(adata.var_names))
+
+
+def test_what_cannot_be_used_is_refused(adata, refused):
+    sc.pp.pca(adata, n_comps=4)
+    with refused(adata, KeyError, "'X_pac' is not in adata.obsm", "Did you mean 'X_pca'?", "sc.pp.pca"):
+        make_representation(adata, None, "X_pac")
+    with refused(adata, KeyError, "'log' is not in adata.layers", "'shifted'"):
+        make_representation(adata, "log", None)
+
+    stale = adata.copy()
+    stale.X = np.log1p(stale.X)
+    with refused(stale, ValueError, "not the projection of the features", "Call sc.pp.pca again", "layer="):
+        make_representation(stale, None, "X_pca")
+    stale.layers["before"] = adata.X
+    assert make_representation(stale, "before", "X_pca").kind == "pca"
+
+    mixed = adata.copy()
+    mixed.obsm["X_pca"] = mixed.obsm["X_pca"][:, :3]
+    with refused(mixed, ValueError, "has 3 columns and its components 4", "sc.pp.pca again"):
+        make_representation(mixed, None, "X_pca")
+
+
+@pytest.mark.parametrize(("place", "use_rep"), [("X", None), ("X", "X_pca"), ("obsm", "X_pca"), ("obsm", "X_other")])
+def test_numbers_that_are_none_are_refused(adata, refused, place, use_rep):
+    sc.pp.pca(adata, n_comps=4)
+    adata.obsm["X_other"] = adata.obsm["X_pca"].copy()
+    matrix = adata.X if place == "X" else adata.obsm[use_rep]
+    matrix[3, 2] = np.nan
+    where = "adata.X" if place == "X" else f"adata.obsm['{use_rep}']"
+    with refused(adata, ValueError, f"{where} holds NaN or infinite values in 1 of 80 cells"):
+        make_representation(adata, None, use_rep)
+
+
+@pytest.mark.parametrize(("layer", "use_rep"), [(None, None), ("shifted", None), (None, "X_pca"), (None, "X_other")])
+def test_stored_and_read_back(adata, layer, use_rep):
+    sc.pp.pca(adata, n_comps=4)
+    adata.obsm["X_other"] = adata.obsm["X_pca"]
+    representation = make_representation(adata, layer, use_rep)
+    back = representation_from_dict(representation_to_dict(representation))
+    for one, other in zip(representation, back, strict=True):
+        assert type(one) is type(other)
+        np.testing.assert_array_equal(one, other)
