@@ -19,8 +19,10 @@ CONDITION = {"perturbation": "drug_2", "dose_value": 1000.0}
 
 
 @pytest.fixture(scope="module")
-def trained(screen):
+def trained():
     """A map trained for longer, to be judged."""
+    screen = scgap.datasets.simulate_screen(1500, n_drugs=3, doses=[100.0, 1000.0], n_groups=2, n_features=20)
+    scgap.pp.split(screen, **COLUMNS)
     return scgap.tl.fit_transport(
         screen, **COLUMNS, split_col="split", n_iters=500, batch_size=128, progress=False, copy=True
     )
