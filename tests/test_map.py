@@ -1,0 +1,158 @@
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scgap import _map
+from scgap._populations import ConditionArrays
+
+N_FEATURES, N_PERTURBATIONS, N_MEMBERS = 6, 5, 4
+
+NETWORK = _map.ConditionalMap(hidden=(16, 16), n_embedding=8)
+ENCODING = np.random.default_rng(0).normal(size=(N_PERTURBATIONS, 3)).astype(np.float32)
+CELLS = np.random.default_rng(1).normal(3.0, 2.0, size=(50, N_FEATURES)).astype(np.float32)
+
+transport = jax.jit(_map.transport, static_argnums=0)
+
+
+def make_condition(members, doses=None, context=(1.0, 0.0), n_members=N_MEMBERS):
+    """A set of perturbations, padded to n_members."""
+    padding = n_members - len(members)
+    doses = [0.0] * len(members) if doses is None else doses
+    return ConditionArrays(
+        np.pad(np.array(members, np.int32), (0, padding)),
+        np.pad(np.array(doses, np.float32), (0, padding)),
+        np.repeat(np.float32([1, 0]), [len(members), padding]),
+        np.array(context, np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    return _map.init_weights(NETWORK, jax.random.key(0), ENCODING, make_condition([0]), CELLS)
+
+
+@pytest.fixture(scope="module")
+def weights(fresh):
+    """Weights of a map far from the identity: every array is random, biases too."""
+    rng = np.random.default_rng(2)
+    network = jax.tree.map(lambda array: rng.normal(0.0, 0.5, array.shape).astype(np.float32), fresh["network"])
+    return fresh | {"network": network}
+
+
+# What a set of perturbations can be: distinct members with doses.
+sets = st.lists(
+    st.tuples(st.integers(0, N_PERTURBATIONS - 1), st.floats(-3, 3, width=32)),
+    min_size=1,
+    max_size=N_MEMBERS,
+    unique_by=lambda member: member[0],
+)
+
+
+@settings(deadline=None)  # the first example compiles
+@given(sets, st.sampled_from([(1.0, 0.0), (0.0, 1.0), (0.0, -2.5)]))
+def test_fresh_weights_are_the_identity(fresh, members, context):
+    condition = make_condition(*zip(*members, strict=True), context)
+    np.testing.assert_array_equal(transport(NETWORK, fresh, CELLS, condition), CELLS)
+
+
+def test_random_weights_move_cells_by_condition(weights):
+    moved = [
+        transport(NETWORK, weights, CELLS, condition)
+        for condition in (
+            make_condition([1]),
+            make_condition([2]),
+            make_condition([1, 2]),
+            make_condition([1], doses=[1.0]),
+            make_condition([1], context=(0.0, 1.0)),
+        )
+    ]
+    for i, one in enumerate(moved):
+        assert np.abs(one - CELLS).mean() > 0.1
+        for other in moved[:i]:
+            assert np.abs(one - other).mean() > 0.01
+
+
+@pytest.mark.parametrize("context", [(0.0, 0.0), (1.0, 0.0), (0.0, -2.5)])
+def test_empty_set_is_exactly_the_identity(weights, context):
+    np.testing.assert_array_equal(transport(NETWORK, weights, CELLS, make_condition([], context=context)), CELLS)
+
+
+@settings(deadline=None)  # the first example compiles
+@given(st.data(), sets)
+def test_order_of_members_changes_nothing(weights, data, members):
+    shuffled = data.draw(st.permutations(members))
+    one, other = (make_condition(*zip(*order, strict=True)) for order in (members, shuffled))
+    expected = transport(NETWORK, weights, CELLS, one)
+    np.testing.assert_allclose(transport(NETWORK, weights, CELLS, other), expected, rtol=1e-5, atol=1e-5)
+
+
+@settings(deadline=None)  # the first example compiles
+@given(st.data(), sets)
+def test_what_stands_in_the_padding_changes_nothing(weights, data, members):
+    condition = make_condition(*zip(*members, strict=True))
+    padding = condition.mask == 0
+    filling = data.draw(st.integers(0, N_PERTURBATIONS - 1))
+    filled = condition._replace(
+        members=np.where(padding, filling, condition.members), doses=np.where(padding, 7.0, condition.doses)
+    )
+    expected = transport(NETWORK, weights, CELLS, condition)
+    np.testing.assert_allclose(transport(NETWORK, weights, CELLS, filled), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_more_padding_changes_nothing(weights):
+    expected = transport(NETWORK, weights, CELLS, make_condition([3, 1], [0.5, -1.0]))
+    padded = transport(NETWORK, weights, CELLS, make_condition([3, 1], [0.5, -1.0], n_members=2 * N_MEMBERS))
+    np.testing.assert_allclose(padded, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_cells_are_moved_one_by_one(weights):
+    condition = make_condition([3, 1])
+    order = np.random.default_rng(0).permutation(len(CELLS))
+    moved = transport(NETWORK, weights, CELLS, condition)
+    np.testing.assert_allclose(transport(NETWORK, weights, CELLS[order], condition), moved[order], rtol=1e-5, atol=1e-5)
+
+
+def test_units_of_the_features_are_those_of_the_cells(weights):
+    # Cells in other units, and weights initialised on them, move by the same displacement in their units.
+    factor, offset = 1e3, -2e3
+    rescaled = factor * CELLS + offset
+    units = _map.init_weights(NETWORK, jax.random.key(0), ENCODING, make_condition([0]), rescaled)
+    units["network"] = weights["network"]
+    condition = make_condition([3, 1])
+    expected = factor * transport(NETWORK, weights, CELLS, condition) + offset
+    np.testing.assert_allclose(transport(NETWORK, units, rescaled, condition), expected, atol=1e-4 * factor)
+
+
+def test_init_weights_survives_constant_features():
+    weights = _map.init_weights(
+        NETWORK, jax.random.key(0), ENCODING, make_condition([0]), np.full((9, N_FEATURES), 2.0)
+    )
+    assert weights["scale"] == 1.0
+    np.testing.assert_array_equal(weights["centre"], 2.0)
+
+
+@pytest.mark.parametrize("chunk", [1, 16, 49, 50, 1_000])
+def test_transport_in_chunks_equals_one_pass(monkeypatch, weights, chunk):
+    monkeypatch.setattr(_map, "CHUNK", chunk)
+    condition = make_condition([3, 1])
+    before = CELLS.copy()
+    moved = _map.transport_cells(NETWORK, weights, CELLS, condition)
+    assert isinstance(moved, np.ndarray)
+    assert moved.dtype == np.float32
+    np.testing.assert_allclose(moved, transport(NETWORK, weights, CELLS, condition), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(CELLS, before)
+
+
+def test_transport_of_no_cells(weights):
+    moved = _map.transport_cells(NETWORK, weights, CELLS[:0], make_condition([3, 1]))
+    assert moved.shape == (0, N_FEATURES)
+
+
+def test_numbers_of_cells_share_compilations(weights):
+    condition = make_condition([3, 1])
+    compiled = _map._transport._cache_size()
+    for n in range(33, 65, 3):
+        _map.transport_cells(NETWORK, weights, np.resize(CELLS, (n, N_FEATURES)), condition)
+    assert _map._transport._cache_size() - compiled <= 4
