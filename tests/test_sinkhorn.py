@@ -27,9 +27,8 @@ TIGHT_LIMITS = {"threshold": TIGHT, "max_iters": 10_000}
 solve = jax.jit(_sinkhorn.solve)
 solve_symmetric = jax.jit(_sinkhorn.solve_symmetric)
 plan_of = jax.jit(_sinkhorn.plan)
-transport_cost = jax.jit(_sinkhorn.transport_cost)
-transport_cost_and_gradient = jax.jit(jax.value_and_grad(_sinkhorn.transport_cost))
-self_transport_cost_and_gradient = jax.jit(jax.value_and_grad(_sinkhorn.self_transport_cost))
+transport_cost = jax.jit(jax.value_and_grad(_sinkhorn.transport_cost))
+self_transport_cost = jax.jit(jax.value_and_grad(_sinkhorn.self_transport_cost))
 
 
 def make_clouds(name):
@@ -88,20 +87,19 @@ class Reference(NamedTuple):
     converged: np.ndarray
 
 
-@partial(jax.jit, static_argnames="max_iters")
-def _solve_with_ott(cost, epsilon, a, b, max_iters):
+@jax.jit
+def _solve_with_ott(cost, epsilon, a, b):
     problem = linear_problem.LinearProblem(geometry.Geometry(cost_matrix=cost, epsilon=epsilon), a=a, b=b)
-    output = sinkhorn.Sinkhorn(lse_mode=True, threshold=1e-7, max_iterations=max_iters)(problem)
+    output = sinkhorn.Sinkhorn(lse_mode=True, threshold=1e-7, max_iterations=10_000)(problem)
     # OTT keeps the weights inside its potentials: those of points without weight are -inf.
     f, g = output.f - epsilon * jnp.log(a), output.g - epsilon * jnp.log(b)
     return output.reg_ot_cost, f, g, output.matrix, output.converged
 
 
-def solve_with_ott(cost, epsilon, a, b, max_iters=10_000):
+def solve_with_ott(cost, epsilon, a, b):
     """OTT's solution in the log domain and in float64, so that what differs is ours."""
     with enable_x64(True):
-        arrays = _solve_with_ott(*map(jnp.float64, (cost, epsilon, a, b)), max_iters=max_iters)
-        return Reference(*map(np.asarray, arrays))
+        return Reference(*map(np.asarray, _solve_with_ott(*map(jnp.float64, (cost, epsilon, a, b)))))
 
 
 def as_float32(*arrays):
@@ -125,7 +123,7 @@ def test_agrees_with_ott(case, fraction):
     expected = solve_with_ott(cost, epsilon, a, b)
     cost32, epsilon32, a32, b32 = as_float32(cost, epsilon, a, b)
 
-    value = transport_cost(cost32, epsilon32, a32, b32)
+    value, _ = transport_cost(cost32, epsilon32, a32, b32)
     np.testing.assert_allclose(value, expected.value, rtol=1e-4, atol=1e-5 * cost.mean())
 
     coupling = solve(cost32, epsilon32, a32, b32, **TIGHT_LIMITS)
@@ -144,17 +142,27 @@ def test_agrees_with_ott(case, fraction):
         assert fraction <= 1e-2
 
 
+@pytest.mark.parametrize("spread", [20.0, 50.0, 80.0, 500.0])
+def test_scalings_outside_the_range_of_float32(spread):
+    # In the first block the scalings of the last columns are exp(spread), while nothing overflows yet at 50.
+    cost = np.linspace(0.0, spread, M)[None, :]
+    cost, epsilon, a, b = as_float32(cost, 1.0, *make_weights("uniform", 1, M))
+    coupling = solve(cost, epsilon, a, b, **LIMITS)
+    np.testing.assert_allclose(plan_of(cost, coupling, epsilon, a, b), b[None, :], rtol=1e-4)
+
+
 def test_iterations_that_are_cut_short_come_further_than_plain_ones():
     # The potentials of the two clusters must part by hundreds of epsilon, and move by about one in an iteration.
     x, y = make_clouds("far-apart clusters")
     cost, (a, b) = cdist(x, y), make_weights("random", N, M)
     epsilon = 1e-3 * cost.mean()
-    plain = solve_with_ott(cost, epsilon, a, b, max_iters=2_000)
+    plain = solve_with_ott(cost, epsilon, a, b)  # five times as many iterations
     cost32, epsilon32, a32, b32 = as_float32(cost, epsilon, a, b)
     converged = solve(cost32, epsilon32, a32, b32, **TIGHT_LIMITS)
     assert converged.error <= TIGHT
-    cut_short = transport_cost(cost32, epsilon32, a32, b32)
+    cut_short, _ = transport_cost(cost32, epsilon32, a32, b32)
     # The value is the dual's, which grows towards its optimum.
+    assert not plain.converged
     assert plain.value < cut_short < a32 @ converged.f + b32 @ converged.g
 
 
@@ -165,7 +173,7 @@ def test_outlier_beside_an_epsilon_of_the_other_cells(fraction):
     cost, (a, b) = cdist(x, y), make_weights("uniform", N, M)
     epsilon = fraction * np.median(cost)
     expected = solve_with_ott(cost, epsilon, a, b)
-    value, gradient = transport_cost_and_gradient(*as_float32(cost, epsilon, a, b))
+    value, gradient = transport_cost(*as_float32(cost, epsilon, a, b))
     np.testing.assert_allclose(value, expected.value, rtol=1e-4)
     assert np.isfinite(gradient).all()
 
@@ -177,8 +185,9 @@ def test_small_epsilon_is_the_assignment(clouds):
     rows, columns = linear_sum_assignment(cost)
     exact = cost[rows, columns].mean()
     epsilon = 1e-3 * cost.mean()
-    a = _sinkhorn.uniform(N)
-    value, plan = transport_cost_and_gradient(*as_float32(cost, epsilon), a, a)
+    cost32, epsilon32, a = as_float32(cost, epsilon, np.full(N, 1 / N))
+    coupling = solve(cost32, epsilon32, a, a, **LIMITS)
+    value, plan = a @ coupling.f + a @ coupling.g, plan_of(cost32, coupling, epsilon32, a, a)
     # An assignment has the entropy log n, which is the most that the regularisation can cost or gain.
     slack = epsilon * np.log(N)
     assert exact * (1 - 1e-4) <= value <= exact + slack
@@ -198,7 +207,8 @@ def test_symmetric_solver_equals_the_general_one(clouds, weights, fraction):
     assert symmetric.error <= _sinkhorn.THRESHOLD
     assert symmetric.n_iters <= 2 * _sinkhorn.CHECK_EVERY  # a handful of iterations, at any epsilon
     np.testing.assert_array_equal(symmetric.f, symmetric.g)
-    value, gradient = self_transport_cost_and_gradient(cost, epsilon, a)
+    np.testing.assert_allclose(plan_of(cost, symmetric, epsilon, a, a).sum(), 1.0, atol=1e-4)
+    value, gradient = self_transport_cost(cost, epsilon, a)
     np.testing.assert_allclose(value, a @ general.f + a @ general.g, rtol=1e-4, atol=1e-6 * float(cost.mean()))
     assert total_variation(gradient, plan_of(cost, general, epsilon, a, a)) < 2 * _sinkhorn.THRESHOLD
 
@@ -208,7 +218,7 @@ def test_gradient_in_the_cost_is_the_plan():
     cost, (a, b) = cdist(x, y), make_weights("random", N, M)
     epsilon = 0.05 * cost.mean()
     arguments = as_float32(cost, epsilon, a, b)
-    _, gradient = transport_cost_and_gradient(*arguments)
+    _, gradient = transport_cost(*arguments)
     cost32, *others = arguments
     plan = plan_of(cost32, solve(*arguments, **LIMITS), *others)
     np.testing.assert_allclose(gradient, plan, rtol=1e-5, atol=1e-8)
@@ -230,8 +240,8 @@ def test_gradient_in_the_points_is_that_of_finite_differences(own):
 
     def value_and_gradient(cost):
         if own:
-            return self_transport_cost_and_gradient(cost, epsilon, a)
-        return transport_cost_and_gradient(cost, epsilon, a, b)
+            return self_transport_cost(cost, epsilon, a)
+        return transport_cost(cost, epsilon, a, b)
 
     cost, pull_back = jax.vjp(cost_of, x)
     (gradient,) = pull_back(value_and_gradient(cost)[1])
@@ -247,7 +257,7 @@ def test_vmap_equals_a_loop_and_weights_default_to_uniform_ones():
     costs = [cdist(*make_clouds(name)) for name in names]
     costs, epsilons, a, b = as_float32(costs, [1e-2 * cost.mean() for cost in costs], *make_weights("uniform", N, M))
     together = jax.jit(jax.vmap(partial(_sinkhorn.solve, **TIGHT_LIMITS)))(costs, epsilons)
-    plans = jax.vmap(_sinkhorn.plan)(costs, together, epsilons)
+    plans = jax.jit(jax.vmap(_sinkhorn.plan))(costs, together, epsilons)
     assert len(set(together.n_iters.tolist())) > 1  # problems stop on their own
     for i in range(len(names)):
         alone = solve(costs[i], epsilons[i], a, b, **TIGHT_LIMITS)
@@ -267,7 +277,7 @@ def test_points_without_weight_change_nothing(fraction):
         x[a == 0], y[b == 0] = place, -place
         a32, b32 = as_float32(a, b)
         for cost, weights in ((cdist(x, y), (a32, b32)), (cdist(x, x), (a32,))):
-            of = self_transport_cost_and_gradient if len(weights) == 1 else transport_cost_and_gradient
+            of = self_transport_cost if len(weights) == 1 else transport_cost
             value, plan = of(*as_float32(cost, fraction), *weights)
             assert not np.any(plan[a == 0])
             assert not np.any(plan[:, weights[-1] == 0])
@@ -284,7 +294,7 @@ def test_a_cost_that_is_not_finite_ends_the_iterations(bad):
     cost[3] = cost[:, 3] = bad
     cost32, epsilon, a, b = as_float32(cost, 0.1, *make_weights("uniform", N, M))
     assert solve(cost32, epsilon, a, b, **LIMITS).n_iters <= _sinkhorn.MAX_ITERS
-    assert not np.isfinite(transport_cost(cost32, epsilon, a, b))
+    assert not np.isfinite(transport_cost(cost32, epsilon, a, b)[0])
     assert solve_symmetric(cost32[:, :N], epsilon, a, **LIMITS).n_iters <= _sinkhorn.MAX_ITERS
 
 

@@ -117,5 +117,5 @@ def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _safe_sqrt(squares: jax.Array) -> jax.Array:
     # The gradient of the root is infinite at 0, where the map starts as the identity; it is taken as 0 there.
-    positive = squares > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
+    zero = squares <= 0  # and not `squares > 0`, which would take what is not a number for 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squares)))
