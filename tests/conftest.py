@@ -16,7 +16,15 @@ matplotlib.use("agg")
 
 # Fits of one shape share one compilation, which takes far longer than their few iterations.
 DESIGN = {"dose_col": "dose_value", "group_col": "cell_line"}
-FIT = {**DESIGN, "split_col": "split", "n_iters": 200, "batch_size": 64, "hidden": (16,), "progress": False}
+FIT = {
+    **DESIGN,
+    "split_col": "split",
+    "n_iters": 100,
+    "batch_size": 64,
+    "learning_rate": 1e-2,
+    "hidden": (16,),
+    "progress": False,
+}
 PAIRS = {"target_col": "genes", "reference_key": "none", "group_col": "line", "dose_col": None, "sep": "+"}
 
 

@@ -158,12 +158,12 @@ def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
             metadata = (file.metadata() or {})["scgap"]
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         stored = _unpack(json.loads(metadata), "", arrays)
+        model_from_uns(stored)  # refuses what is not a map
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{Path(path).name} is not a map written by scgap.write_transport, or it is damaged ({error}). "
             "Write it again from the AnnData that holds the map."
         ) from error
-    model_from_uns(stored)  # refuses what is not a map
     return stored
 
 

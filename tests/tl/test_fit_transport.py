@@ -69,6 +69,18 @@ def test_the_table_of_conditions_counts_cells(fitted):
     assert set(table["split"]) == {"train"}
 
 
+def test_doses_are_standardised_on_their_logarithm(fitted):
+    mean, std = fitted.uns["scgap"]["encoding"]["dose_scale"]
+    assert mean == pytest.approx(np.log(np.sqrt(100 * 1_000)))
+    assert std == pytest.approx(np.log(1_000 / 100) / 2)
+
+
+def test_training_helps(fitted):
+    history = fitted.uns["scgap"]["history"]
+    assert history["valid"].min() < 0.95 * history["valid"].iloc[0]
+    assert history["fitting_loss"].iloc[-5:].mean() < 0.5 * history["fitting_loss"].iloc[:5].mean()
+
+
 def test_a_copy_leaves_the_input_alone(screen, fitted, settings, same):
     before = screen.copy()
     result = scgap.tl.fit_transport(screen, copy=True, **settings)
@@ -89,7 +101,6 @@ def test_a_view_can_be_fitted_as_a_copy(screen, settings, same):
 def test_the_seed_decides(screen, fitted, fit, same):
     assert same(fit(screen), fitted.uns["scgap"])
     other = fit(screen, seed=1, key_added="other")
-    assert not np.array_equal(other["weights"]["centre"] + 0, np.nan)
     for name in ("network", "encoding"):
         with pytest.raises(AssertionError):
             same(other["weights"][name], fitted.uns["scgap"]["weights"][name])
@@ -127,9 +138,9 @@ def test_other_cells_are(screen, fitted, fit, same, part, name):
 def test_the_kind_of_matrix_does_not_matter(screen, fit, same, convert):
     counts = np.round(np.maximum(screen.X, 0.0))
     screen.X = counts
-    expected = fit(screen)
+    expected = fit(screen, n_iters=20)
     screen.X = convert(counts)
-    assert same(fit(screen), expected)
+    assert same(fit(screen, n_iters=20), expected)
 
 
 def test_a_layer_is_fitted(screen, fitted, fit, same):

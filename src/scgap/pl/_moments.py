@@ -14,6 +14,7 @@ from scgap._conditions import condition_label, parse_condition, read_conditions
 from scgap._messages import listed, not_found
 from scgap._metrics import MOMENTS
 from scgap._model import TransportModel, get_model
+from scgap._query import read_query
 from scgap._representation import read_features
 from scgap.pl._style import BASELINE, CEILING, CONTROL_TEXT, MODEL, TEXT, finish, get_axes
 
@@ -149,15 +150,13 @@ def _read_cells(
     if layer not in adata.layers:
         found = get_layers(adata)
         raise KeyError(not_found(layer, "adata.layers", found) + " Predict first: scgap.tl.predict(adata, condition).")
-    if condition is None:
-        predictions = adata.uns[key].get("predictions", {})
-        if layer not in predictions:
-            raise KeyError(
-                f"adata.layers[{layer!r}] is not a prediction of the map in adata.uns[{key!r}], fitted anew or "
-                "elsewhere. Predict again: scgap.tl.predict(adata, condition)."
-            )
-        condition = json.loads(predictions[layer])
-    query = {design.target_cols[0]: condition} if isinstance(condition, str) else dict(condition)
+    predictions = adata.uns[key].get("predictions", {})
+    if layer not in predictions:
+        raise KeyError(
+            f"adata.layers[{layer!r}] is not a prediction of the map in adata.uns[{key!r}], fitted anew or elsewhere. "
+            "Predict again: scgap.tl.predict(adata, condition)."
+        )
+    query = read_query(model, json.loads(predictions[layer]) if condition is None else condition)
     split_col = model.params["split_col"]
     obs = get_obs(data, mod, [*design.columns, *([split_col] if split_col else [])])
     tested = (obs[split_col] == "test").to_numpy() if split_col else np.ones(adata.n_obs, bool)
@@ -179,7 +178,7 @@ def _read_cells(
             labels.add(condition_label(asked._replace(group=())))
     if not groups:
         raise ValueError(
-            f"No measured cells to compare with {condition!r}. Predict and compare a measured condition: "
+            f"No measured cells to compare with {query!r}. Predict and compare a measured condition: "
             f"{listed(model.conditions['condition_label'])}."
         )
     return groups, ", ".join(sorted(labels))

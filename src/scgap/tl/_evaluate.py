@@ -72,7 +72,7 @@ def evaluate(
     Examples
     --------
     >>> import scgap
-    >>> adata = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[100.0], n_groups=1)
+    >>> adata = scgap.datasets.simulate_screen(750, n_drugs=2, doses=[100.0], n_groups=1)
     >>> scgap.pp.split(adata, dose_col="dose_value")
     >>> scgap.tl.fit_transport(adata, dose_col="dose_value", split_col="split", n_iters=10, progress=False)
     >>> table = scgap.tl.evaluate(adata, metrics=["energy_distance"])

@@ -1,0 +1,216 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from scipy import stats
+
+import scgap
+from scgap.pl._style import BASELINE, MODEL
+
+QUERY = {"perturbation": "drug_3", "dose_value": 1_000.0}
+STATISTICS = {"mean": np.mean, "std": np.std, "skewness": stats.skew, "kurtosis": stats.kurtosis}
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def adata(fitted):
+    scgap.tl.predict(fitted, QUERY)
+    return fitted
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """How often a figure was shown."""
+    calls = []
+    monkeypatch.setattr(plt, "show", lambda *args, **kwargs: calls.append(args))
+    return calls
+
+
+def points(axis, colour):
+    """Coordinates (n, 2) of the points of one colour."""
+    found = [c for c in axis.collections if len(c.get_offsets()) > 1 and to_hex(c.get_facecolor()[0]) == colour.lower()]
+    assert len(found) == 1
+    return np.asarray(found[0].get_offsets())
+
+
+def rows(adata, line, *, observed):
+    """Test cells of the condition, or the controls it is predicted from, in one cell line."""
+    obs = adata.obs
+    query = QUERY if observed else {"perturbation": "control", "dose_value": 0.0}
+    mask = (obs["perturbation"] == query["perturbation"]) & (obs["dose_value"] == query["dose_value"])
+    return (mask & (obs["cell_line"] == line) & (obs["split"] == "test")).to_numpy()
+
+
+def test_moments_hold_a_point_for_each_feature_and_group(adata):
+    axes = scgap.pl.moments(adata, show=False)
+    assert [axis.get_title() for axis in axes] == list(STATISTICS)
+    for axis in axes:
+        statistic = STATISTICS[axis.get_title()]
+        expected = {MODEL: [], BASELINE: []}
+        for line in ("line_1", "line_2"):
+            observed = statistic(adata.X[rows(adata, line, observed=True)].astype(float), axis=0)
+            source = rows(adata, line, observed=False)
+            for colour, layer in ((MODEL, adata.layers["scgap"]), (BASELINE, adata.X)):
+                expected[colour].append(np.column_stack([observed, statistic(layer[source].astype(float), axis=0)]))
+        for colour, coordinates in expected.items():
+            np.testing.assert_allclose(points(axis, colour), np.concatenate(coordinates), rtol=1e-4, atol=1e-4)
+
+
+def test_moments_say_what_is_drawn(adata):
+    figure = scgap.pl.moments(adata, return_fig=True)
+    axes = figure.axes
+    assert len(axes) == 4
+    assert figure.get_suptitle() == "drug_3 1000"
+    assert axes[0].get_ylabel() == "predicted"
+    for axis in axes:
+        assert axis.get_xlabel() == "observed"
+        assert axis.get_xlim() == axis.get_ylim()
+        inside = np.concatenate([points(axis, MODEL), points(axis, BASELINE)])
+        assert axis.get_xlim()[0] < inside.min() < inside.max() < axis.get_xlim()[1]
+        texts = [text.get_text() for text in axis.texts]
+        for name, colour in (("predicted", MODEL), ("control", BASELINE)):
+            x, y = points(axis, colour).T
+            assert f"{name} $R^2$ {np.corrcoef(x, y)[0, 1] ** 2:.2f}" in texts
+        named = [text for text in texts if not text.startswith(("predicted", "control"))]
+        assert len(named) <= 3
+        assert set(named) <= set(adata.var_names)
+
+
+def test_moments_name_the_features_that_are_furthest_off(adata):
+    source = rows(adata, "line_1", observed=False) | rows(adata, "line_2", observed=False)
+    adata.layers["scgap"][source, 7] += 30.0
+    axis = scgap.pl.moments(adata, moments=["mean"], show=False)
+    assert [text.get_text() for text in axis.texts].count("feature_7") == 2
+
+
+def test_moments_look_at_test_cells_alone(adata):
+    before = points(scgap.pl.moments(adata, moments=["mean"], show=False), MODEL)
+    adata.X[(adata.obs["split"] == "train").to_numpy()] += 10.0
+    adata.layers["scgap"][(adata.obs["split"] == "train").to_numpy()] += 10.0
+    np.testing.assert_array_equal(points(scgap.pl.moments(adata, moments=["mean"], show=False), MODEL), before)
+
+
+def test_moments_of_one_group_of_another_layer(adata):
+    condition = {**QUERY, "cell_line": "line_2"}
+    scgap.tl.predict(adata, condition, key_added="moved")
+    axis = scgap.pl.moments(adata, moments=("std",), layer="moved", show=False)
+    assert points(axis, MODEL).shape == (20, 2)
+    observed = adata.X[rows(adata, "line_2", observed=True)].std(axis=0)
+    np.testing.assert_allclose(points(axis, MODEL)[:, 0], observed, rtol=1e-4)
+
+
+def test_moments_against_another_condition(adata):
+    other = {"perturbation": "drug_1", "dose_value": 100}
+    figure = scgap.pl.moments(adata, other, return_fig=True)
+    assert figure.get_suptitle() == "drug_1 100"
+    own = points(scgap.pl.moments(adata, show=False)[0], MODEL)
+    found = points(figure.axes[0], MODEL)
+    np.testing.assert_array_equal(found[:, 1], own[:, 1])
+    assert (found[:, 0] != own[:, 0]).all()
+
+
+def test_moments_of_reordered_features(adata):
+    expected = points(scgap.pl.moments(adata, moments=["mean"], show=False), MODEL)
+    found = points(scgap.pl.moments(adata[:, ::-1].copy(), moments=["mean"], show=False), MODEL)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_moments_of_combinations(pairs):
+    scgap.tl.predict(pairs, "B+A")
+    figure = scgap.pl.moments(pairs, return_fig=True)
+    assert figure.get_suptitle() == "A + B"
+    assert points(figure.axes[0], MODEL).shape == (40, 2)
+
+
+@pytest.mark.parametrize(("plot", "n"), [(scgap.pl.moments, 4), (scgap.pl.history, 3)])
+def test_what_a_plot_returns(adata, shown, plot, n):
+    assert plot(adata) is None
+    assert len(shown) == 1
+    axes = plot(adata, show=False)
+    assert [type(axis) for axis in axes] == [plt.Axes] * n
+    figure = plot(adata, return_fig=True)
+    assert isinstance(figure, plt.Figure)
+    assert len(figure.axes) == n
+    own, given = plt.subplots(1, n)
+    assert list(plot(adata, ax=given)) == list(given)
+    assert all(axis.has_data() for axis in given)
+    assert own.get_suptitle() == ""  # the user's figure is the user's
+    assert len(shown) == 1
+    assert plot(adata, ax=given, show=True) is None
+    assert len(shown) == 2
+    with pytest.raises(ValueError, match=rf"ax holds 1 axes, and {n} are drawn"):
+        plot(adata, ax=plt.subplots()[1])
+
+
+def test_one_panel_is_one_axis(adata):
+    given = plt.subplots()[1]
+    assert scgap.pl.moments(adata, moments=["kurtosis"], ax=given) is given
+    assert given.get_title() == "kurtosis"
+
+
+def test_plots_leave_the_object_alone(adata, same):
+    before = adata.copy()
+    scgap.pl.moments(adata, show=False)
+    scgap.pl.history(adata, show=False)
+    assert same(adata, before)
+
+
+def test_history_draws_the_table(adata):
+    table = adata.uns["scgap"]["history"]
+    axes = scgap.pl.history(adata, show=False)
+    best = table["iteration"][table["valid"].astype(float).idxmin()]
+    for axis, column in zip(axes, ("fitting_loss", "monge_gap", "valid"), strict=True):
+        curve, line = axis.lines
+        np.testing.assert_array_equal(curve.get_xdata(), table["iteration"])
+        np.testing.assert_array_equal(curve.get_ydata(), table[column])
+        assert set(line.get_xdata()) == {best}
+        assert line.get_linestyle() == "--"
+        assert axis.get_xlabel() == "iteration"
+    assert "Sinkhorn divergence" in axes[0].get_title()
+    assert "Monge gap" in axes[1].get_title()
+    assert "energy distance" in axes[2].get_title()
+
+
+def test_history_of_no_iterations(screen, settings):
+    scgap.tl.fit_transport(screen, **{**settings, "n_iters": 0})
+    assert all(len(axis.lines) == 1 for axis in scgap.pl.history(screen, show=False))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"key": "other"}, KeyError, ("'other' is not in adata.uns", "Fit a map first")),
+        ({"moments": ["mean", "median"]}, KeyError, ("'median' is not in the moments", "'std'")),
+        ({"layer": "moved"}, KeyError, ("'moved' is not in adata.layers", "Predict first")),
+        ({"layer": "untreated"}, KeyError, ("adata.layers['untreated'] is not a prediction", "Predict again")),
+        (
+            {"condition": {**QUERY, "dose_value": 300}},
+            ValueError,
+            ("No measured cells to compare with", "Predict and compare a measured condition", "'drug_3 1000, line_1'"),
+        ),
+        ({"layer": "untreated", "condition": QUERY}, KeyError, ("adata.layers['untreated'] is not a prediction",)),
+        ({"condition": "drug_3"}, ValueError, ("leaves 'dose_value' open", "'drug_3 1000, line_1'")),
+        ({"condition": {"drug": "drug_3"}}, KeyError, ("'drug' is not in the columns of the fit",)),
+        ({"mod": "rna"}, ValueError, ("mod='rna' was given with an AnnData",)),
+    ],
+)
+def test_wrong_arguments_are_refused(adata, refused, arguments, error, words):
+    with refused(adata, error, *words):
+        scgap.pl.moments(adata, show=False, **arguments)
+    assert plt.get_fignums() == []
+
+
+def test_a_layer_of_an_older_map_is_refused(adata, settings, refused):
+    scgap.tl.fit_transport(adata, **{**settings, "n_iters": 0})
+    with refused(adata, KeyError, "adata.layers['scgap'] is not a prediction of the map", "Predict again"):
+        scgap.pl.moments(adata, show=False)
+
+
+def test_history_without_a_map_is_refused(screen, refused):
+    with refused(screen, KeyError, "'scgap' is not in adata.uns", "scgap.tl.fit_transport"):
+        scgap.pl.history(screen, show=False)

@@ -1,0 +1,188 @@
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from mudata import MuData
+
+import scgap
+from scgap._metrics import METRICS
+
+KEYS = ["condition", "method", "metric"]
+
+
+def energy(table):
+    """Mean energy distance of each method over conditions."""
+    return table[table["metric"] == "energy_distance"].groupby("method")["value"].mean()
+
+
+def test_the_table_is_tidy(fitted):
+    table = scgap.tl.evaluate(fitted)
+    assert list(table) == [*KEYS[:1], "split", "seen", *KEYS[1:], "value", "n_cells", "baseline", "ceiling", "score"]
+    assert not table.duplicated(KEYS).any()
+    assert len(table) == 12 * 4 * 5  # conditions, methods, metrics
+    assert set(table["method"]) == {"scgap", "identity", "mean_shift", "ceiling"}
+    assert set(table["metric"]) == set(METRICS)
+    assert set(table["condition"]) == set(fitted.uns["scgap"]["conditions"]["condition_label"])
+    assert set(table["split"]) == {"test"}
+    assert table["seen"].all()
+    assert np.isfinite(table[["value", "baseline", "ceiling"]].to_numpy()).all()
+    stored = fitted.uns["scgap"]["scores"]
+    pd.testing.assert_frame_equal(stored.reset_index(drop=True), table)
+
+
+def test_scores_run_from_the_best_baseline_to_the_ceiling(fitted):
+    table = scgap.tl.evaluate(fitted)
+    wide = table.pivot(index=["condition", "metric"], columns="method", values="value")
+    best = wide[["identity", "mean_shift"]].min(axis=1).to_dict()
+    for row in table.itertuples():
+        baseline, ceiling = best[row.condition, row.metric], wide["ceiling"][row.condition, row.metric]
+        assert (row.baseline, row.ceiling) == (baseline, ceiling)
+        assert row.score == pytest.approx((baseline - row.value) / (baseline - ceiling), abs=1e-12)
+    assert (table["score"][table["method"] == "ceiling"] == 1.0).all()
+
+
+def test_as_many_cells_on_both_sides(fitted):
+    sizes = (
+        fitted.obs[fitted.obs["split"] == "test"]
+        .groupby(["perturbation", "dose_value", "cell_line"], observed=True)
+        .size()
+    )
+    table = scgap.tl.evaluate(fitted, metrics="mean_error")
+    for (perturbation, dose, line), size in sizes.drop("control").items():
+        n_cells = table["n_cells"][table["condition"] == f"{perturbation} {dose:g}, {line}"]
+        assert set(n_cells) == {min(size, sizes["control"].loc[0.0, line]) // 2}
+
+
+def test_a_fitted_map_is_ahead_of_the_identity(fitted):
+    scores = energy(scgap.tl.evaluate(fitted))
+    assert scores["ceiling"] < scores["scgap"] < 0.8 * scores["identity"]
+
+
+def test_a_map_that_moves_nothing_is_the_identity(screen, settings):
+    scgap.tl.fit_transport(screen, **{**settings, "n_iters": 0})
+    table = scgap.tl.evaluate(screen).set_index(["method", "condition", "metric"])["value"]
+    pd.testing.assert_series_equal(table["scgap"], table["identity"])
+
+
+def test_the_mean_shift_is_exact_where_the_truth_is_one(screen, settings):
+    controls = screen.X[(screen.obs["perturbation"] == "control").to_numpy()]
+    cells = controls[np.random.default_rng(0).integers(len(controls), size=screen.n_obs)]
+    treated = (screen.obs["perturbation"] != "control").to_numpy()
+    screen.X = cells + 2.0 * treated[:, None]
+    scgap.tl.fit_transport(screen, **{**settings, "n_iters": 0})
+    scores = energy(scgap.tl.evaluate(screen))
+    assert abs(scores["mean_shift"]) < 0.2 * scores["identity"]
+
+
+def test_the_mean_shift_knows_the_training_cells_alone(fitted):
+    # Were it made of the test cells too, a shift of these would be followed.
+    test = ((fitted.obs["split"] == "test") & (fitted.obs["perturbation"] != "control")).to_numpy()
+    fitted.X[test] += 5.0
+    table = scgap.tl.evaluate(fitted, metrics=["mean_error"]).groupby("method")["value"].mean()
+    assert table["mean_shift"] > 4.0
+    fitted.X[((fitted.obs["split"] == "train") & (fitted.obs["perturbation"] != "control")).to_numpy()] += 5.0
+    table = scgap.tl.evaluate(fitted, metrics=["mean_error"]).groupby("method")["value"].mean()
+    assert table["mean_shift"] < 1.0
+
+
+def test_values_do_not_depend_on_what_else_is_asked(fitted):
+    full = scgap.tl.evaluate(fitted).set_index(KEYS)["value"]
+    part = scgap.tl.evaluate(fitted, metrics=["std_error"], baselines=["identity"])
+    assert set(part["method"]) == {"scgap", "identity", "ceiling"}
+    part = part.set_index(KEYS)["value"]
+    pd.testing.assert_series_equal(part, full.loc[part.index])
+    # Cells of one condition change its rows and no other's.
+    changed = ((fitted.obs["perturbation"] == "drug_1") & (fitted.obs["split"] == "test")).to_numpy()
+    fitted.X[changed] += 1.0
+    other = scgap.tl.evaluate(fitted).set_index(KEYS)["value"]
+    of_drug = full.index.get_level_values("condition").str.startswith("drug_1 ")
+    pd.testing.assert_series_equal(other[~of_drug], full[~of_drug])
+    assert (other[of_drug] != full[of_drug]).mean() > 0.5
+
+
+def test_without_baselines_there_are_no_scores(fitted):
+    table = scgap.tl.evaluate(fitted, metrics=["mean_error"], baselines=[])
+    assert set(table["method"]) == {"scgap", "ceiling"}
+    assert table[["baseline", "score"]].isna().all(axis=None)
+
+
+def test_the_seed_decides_which_cells_are_compared(fitted):
+    one, again, other = (scgap.tl.evaluate(fitted, seed=seed, metrics=["mean_error"]) for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(one, again)
+    assert (one["value"] != other["value"]).any()
+
+
+def test_other_splits(fitted):
+    table = scgap.tl.evaluate(fitted, split="train", metrics=["energy_distance"])
+    assert set(table["split"]) == {"train"}
+    assert (table["n_cells"] > 20).all()
+
+
+def test_unseen_conditions_are_marked(encoded):
+    table = scgap.tl.evaluate(encoded, metrics=["energy_distance", "mean_error"])
+    unseen = table["condition"].str.startswith("drug_2 ")
+    assert unseen.any()
+    assert (table["seen"] == ~unseen).all()
+    # Its mean shift is the average of the others': no cell of drug_2 was looked at.
+    assert np.isfinite(table["value"]).all()
+    before = table[unseen & (table["method"] == "mean_shift")]["value"]
+    encoded.X[((encoded.obs["perturbation"] == "drug_3") & (encoded.obs["split"] == "train")).to_numpy()] += 3.0
+    after = scgap.tl.evaluate(encoded, metrics=["energy_distance", "mean_error"])
+    assert (after[unseen & (table["method"] == "mean_shift")]["value"] != before).all()
+
+
+def test_what_cannot_be_predicted_is_refused(screen, settings, refused):
+    scgap.pp.split(screen, holdout={"perturbation": ["drug_2"]}, dose_col="dose_value", group_col="cell_line")
+    scgap.tl.fit_transport(screen, **{**settings, "n_iters": 0})
+    with refused(screen, KeyError, "No vector for 'drug_2'", "fit with encoding="):
+        scgap.tl.evaluate(screen)
+
+
+def test_embeddings_without_decoder_are_judged_in_their_space(screen, settings):
+    screen.obsm["X_other"] = screen.X[:, ::-1].copy()
+    screen.X = np.zeros_like(screen.X)
+    scgap.tl.fit_transport(screen, use_rep="X_other", **settings)
+    scores = energy(scgap.tl.evaluate(screen))
+    assert scores["ceiling"] < scores["scgap"] < scores["identity"]
+
+
+def test_modalities_of_a_mudata(fitted):
+    expected = scgap.tl.evaluate(fitted)
+    protein = AnnData(fitted.X, obs=pd.DataFrame(index=fitted.obs_names), var=fitted.var, uns=fitted.uns)
+    mdata = MuData({"protein": protein})
+    mdata.obs = fitted.obs
+    pd.testing.assert_frame_equal(scgap.tl.evaluate(mdata, mod="protein"), expected)
+    assert len(mdata["protein"].uns["scgap"]["scores"]) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"key": "other"}, KeyError, ("'other' is not in adata.uns", "Fit a map first")),
+        ({"metrics": ["energy"]}, KeyError, ("'energy' is not in the metrics", "'energy_distance'")),
+        ({"metrics": "std_eror"}, KeyError, ("'std_eror'", "Did you mean 'std_error'?")),
+        ({"metrics": []}, ValueError, ("metrics is empty", "'energy_distance'")),
+        ({"baselines": ["mean"]}, KeyError, ("'mean' is not in the baselines", "'mean_shift'")),
+        ({"split": "vaild"}, ValueError, ("'vaild' is not in the splits", "Did you mean 'valid'?")),
+        ({"mod": "rna"}, ValueError, ("mod='rna' was given with an AnnData",)),
+    ],
+)
+def test_wrong_arguments_are_refused(fitted, refused, arguments, error, words):
+    with refused(fitted, error, *words):
+        scgap.tl.evaluate(fitted, **arguments)
+
+
+def test_wrong_objects_are_refused(fitted, screen, settings, refused):
+    view = fitted[:700]
+    with refused(view, ValueError, "view", "adata.copy()"):
+        scgap.tl.evaluate(view)
+    assert "scores" not in fitted.uns["scgap"]
+    few = fitted[(fitted.obs["split"] != "test").to_numpy() | (np.arange(1_500) < 60)].copy()
+    with refused(few, ValueError, "No condition has 10 cells with split 'test'", "scgap.pp.split"):
+        scgap.tl.evaluate(few)
+    scgap.tl.fit_transport(screen, **{**settings, "split_col": None, "n_iters": 0})
+    with refused(screen, ValueError, "fitted without split_col", "scgap.pp.split"):
+        scgap.tl.evaluate(screen)
+    del fitted.obs["split"]
+    with refused(fitted, KeyError, "'split' is not in adata.obs"):
+        scgap.tl.evaluate(fitted)
