@@ -31,7 +31,7 @@ demo: $(VENV)/.installed-test
 	  $${N_ITERS:+--n-iters "$$N_ITERS"}
 
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

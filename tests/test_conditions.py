@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scgap import _conditions
-from scgap._conditions import Condition, make_design, parse_condition
+from scgap._conditions import Condition, make_design, parse_condition, read_conditions
 
 SINGLE = make_design("perturbation", "control")
 DOSED = make_design("perturbation", "control", "dose", sep="+")
@@ -304,3 +304,20 @@ def test_encoding_survives_its_dict(perturbations, groups, with_table):
     expected = _conditions.encode_conditions(encoding, conditions)
     for array, original in zip(_conditions.encode_conditions(restored, conditions), expected, strict=True):
         np.testing.assert_array_equal(array, original)
+
+
+def test_a_second_column_without_label_holds_no_perturbation():
+    design = make_design(["first", "second"], "control")
+    obs = pd.DataFrame({"first": ["A", "A", "control", np.nan], "second": ["B", np.nan, np.nan, np.nan]}, dtype=object)
+    conditions, of_cell, _ = read_conditions(design, obs)
+    assert [[name for name, _ in conditions[i].members] for i in of_cell[:3]] == [["A", "B"], ["A"], []]
+    assert of_cell[3] == -1
+
+
+def test_dose_zero_does_not_hide_a_misspelt_reference():
+    obs = pd.DataFrame({"drug": ["control", "A"], "dose": [0.0, 1.0]})
+    with pytest.raises(ValueError, match="Did you mean 'control'"):
+        read_conditions(make_design("drug", "contrl", "dose"), obs)
+    one_drug = pd.DataFrame({"drug": ["palbociclib"] * 2, "dose": [0.0, 1.0]})
+    conditions, _, _ = read_conditions(make_design("drug", "control", "dose"), one_drug)
+    assert [condition.is_control for condition in conditions] == [True, False]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scgap._messages import listed, not_found
+from scgap._messages import listed, nearest, not_found
 from scgap._populations import ConditionArrays
 
 MIN_MEMBERS = 4  # sets are padded to multiples of this, so that their size compiles nothing anew
@@ -96,7 +96,10 @@ def read_conditions(design: Design, obs: pd.DataFrame) -> tuple[list[Condition],
     rows (n_conditions, n_columns) in which the conditions are written.
     """
     columns = design.columns
-    labelled = obs[[*design.target_cols, *design.group_cols]].notna().all(axis=1).to_numpy()
+    # Of several target columns the ones without a label hold no perturbation; a cell without any is not labelled.
+    labelled = (
+        obs[list(design.target_cols)].notna().any(axis=1) & obs[list(design.group_cols)].notna().all(axis=1)
+    ).to_numpy()
     raw = obs.loc[labelled, columns].astype(dict.fromkeys(columns, object))
     codes = raw.groupby(columns, sort=False, dropna=False, observed=True).ngroup().to_numpy()
     _, first = np.unique(codes, return_index=True)
@@ -104,9 +107,11 @@ def read_conditions(design: Design, obs: pd.DataFrame) -> tuple[list[Condition],
     parsed = [parse_condition(design, row) for row in records(rows)]
     conditions = sorted(set(parsed), key=_sort_key)
     position = {condition: i for i, condition in enumerate(conditions)}
-    labels = sorted({str(label) for column in design.target_cols for label in rows[column]})
+    labels = sorted(
+        {name for column in design.target_cols for label in rows[column] for name in _split(label, design.sep)}
+    )
     # Cells at dose 0 are controls whatever their label, but must not hide a reference_key that is misspelt.
-    misspelt = design.reference_key not in labels and design.reference_key.lower() in map(str.lower, labels)
+    misspelt = design.reference_key not in labels and nearest(design.reference_key, labels) is not None
     if misspelt or not any(condition.is_control for condition in conditions):
         where = " or ".join(f"adata.obs[{column!r}]" for column in design.target_cols)
         raise ValueError(
@@ -254,6 +259,8 @@ def _context(encoding: Encoding, condition: Condition) -> list[float]:
 def _split(label: Any, sep: str | None) -> list[str]:
     if isinstance(label, list | tuple | np.ndarray):
         return [str(name) for name in label]
+    if label is None or label is pd.NA or label != label:
+        return []
     parts = str(label).split(sep) if sep else [str(label)]
     return [part for part in (part.strip() for part in parts) if part]
 

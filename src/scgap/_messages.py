@@ -13,9 +13,14 @@ def listed(names: Iterable[object]) -> str:
     return shown + (f", … ({len(names)} in all)" if len(names) > MAX_LISTED else "") if names else "nothing"
 
 
+def nearest(what: str, found: Collection[object]) -> str | None:
+    """The name that ``what`` may be a misspelling of."""
+    close = get_close_matches(what.lower(), (str(name).lower() for name in found), n=1, cutoff=0.6)
+    return next((str(name) for name in found if close and str(name).lower() == close[0]), None)
+
+
 def not_found(what: str, where: str, found: Collection[object]) -> str:
     """What is missing, where it was looked for, what is there, and the nearest of it."""
-    close = get_close_matches(what.lower(), (str(name).lower() for name in found), n=1, cutoff=0.6)
-    nearest = next((str(name) for name in found if close and str(name).lower() == close[0]), None)
-    hint = f"Did you mean {nearest!r}?" if nearest else "Pass one of these."
+    close = nearest(what, found)
+    hint = f"Did you mean {close!r}?" if close else "Pass one of these."
     return f"{what!r} is not in {where}; found {listed(found)}. {hint}"

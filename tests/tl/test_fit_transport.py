@@ -312,9 +312,20 @@ def test_without_a_split_all_cells_are_used(screen, fit):
 def test_cells_without_a_label_are_left_out(screen, fitted, fit, same):
     unlabelled = (screen.obs["split"] == "test").to_numpy()
     screen.obs["perturbation"] = screen.obs["perturbation"].astype(object).where(~unlabelled)
-    stored = fit(screen)
+    with pytest.warns(UserWarning, match=f"{unlabelled.sum()} cells without a perturbation or group label"):
+        stored = fit(screen)
     assert same(stored["weights"], fitted.uns["scgap"]["weights"])
     assert stored["conditions"]["n_cells"].sum() < fitted.uns["scgap"]["conditions"]["n_cells"].sum()
+
+
+def test_a_second_column_without_label_holds_no_perturbation(screen, fit, same):
+    label = screen.obs["perturbation"].astype(object)
+    screen.obs["one"] = label.where(label != "drug_1", "control")
+    screen.obs["other"] = label.where(label == "drug_1")
+    expected = fit(screen, n_iters=20)
+    stored = fit(screen, target_col=["one", "other"], n_iters=20)
+    assert same(stored["weights"], expected["weights"])
+    assert set(stored["conditions"]["other"]) == {"drug_1", "control"}
 
 
 def test_labels_of_a_mudata(screen, fitted, fit, settings, same):

@@ -416,3 +416,11 @@ def test_a_layer_that_is_gone_is_missed(screen, settings, refused):
     del screen.layers["raw"]
     with refused(screen, KeyError, "'raw' is not in adata.layers", "'untreated'"):
         scgap.tl.predict(screen, QUERY)
+
+
+def test_the_fitted_layer_is_not_overwritten(screen, settings):
+    screen.layers["measured"] = screen.X.copy()
+    scgap.tl.fit_transport(screen, **settings, layer="measured")
+    with pytest.raises(ValueError, match="is the layer that the map was fitted on"):
+        scgap.tl.predict(screen, QUERY, key_added="measured")
+    np.testing.assert_array_equal(screen.layers["measured"], screen.X)

@@ -1,5 +1,6 @@
 """Fit one conditional transport map to all conditions of an experiment."""
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from numbers import Integral, Real
@@ -200,6 +201,8 @@ def fit_transport(
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)
     obs = get_obs(data, mod, [*design.columns, *([split_col] if split_col else [])])
     conditions, of_cell, rows = read_conditions(design, obs)
+    if n_unlabelled := int((of_cell < 0).sum()):
+        warnings.warn(f"{n_unlabelled} cells without a perturbation or group label are left out.", stacklevel=2)
     split = assign_split(obs[split_col] if split_col else None, of_cell, seed)
     experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
     table = make_encoding(design, conditions, experiment.trained, encoding)

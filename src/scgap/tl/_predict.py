@@ -64,7 +64,7 @@ def predict(
         No map under ``key``; an unknown column; a perturbation without a vector.
     ValueError
         A dose or time is left open; ``source`` selects nothing; features are missing or unknown; a group that was not
-        fitted.
+        fitted; ``key_added`` names the fitted layer.
 
     Examples
     --------
@@ -79,6 +79,8 @@ def predict(
     check_writable(adata, copy=copy)
     model = get_model(data, mod, key)
     name = check_key(key_added or key)
+    if name == model.representation.layer:
+        raise ValueError(f"key_added={name!r} is the layer that the map was fitted on. Pass another name.")
     query = read_query(model, condition)
     obs = get_obs(data, mod, model.design.columns if source is None else model.design.group_cols)
     cells = select_source(model, adata, obs, query, source)

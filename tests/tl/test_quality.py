@@ -1,0 +1,35 @@
+"""A map that is trained for longer is judged: against the truth, and against what it has to beat."""
+
+import numpy as np
+import pytest
+
+import scgap
+
+COLUMNS = {"dose_col": "dose_value", "group_col": "cell_line"}
+CONDITION = {"perturbation": "drug_2", "dose_value": 1000.0}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A map trained for longer, to be judged."""
+    screen = scgap.datasets.simulate_screen(1500, n_drugs=3, doses=[100.0, 1000.0], n_groups=2, n_features=20)
+    scgap.pp.split(screen, **COLUMNS)
+    return scgap.tl.fit_transport(
+        screen, **COLUMNS, split_col="split", n_iters=500, batch_size=128, progress=False, copy=True
+    )
+
+
+def test_map_is_ahead_of_the_baselines_on_held_out_cells(trained):
+    table = scgap.tl.evaluate(trained.copy(), metrics=["energy_distance"])
+    energy = table.groupby("method")["value"].mean()
+    assert energy["ceiling"] < energy["scgap"] < 0.7 * energy["identity"]
+
+
+def test_prediction_is_near_the_truth(trained):
+    adata = scgap.tl.predict(trained, CONDITION, copy=True)
+    moved = adata.obs["scgap_transported"].to_numpy()
+    assert (moved == (adata.obs["perturbation"] == "control")).all()
+    truth = scgap.datasets.true_transport(adata, CONDITION)
+    error, before = (np.linalg.norm(x - truth, axis=1).mean() for x in (adata.layers["scgap"][moved], adata.X[moved]))
+    assert error < 0.6 * before
+    np.testing.assert_array_equal(adata.layers["scgap"][~moved], adata.X[~moved])
