@@ -149,7 +149,16 @@ def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
 
     Examples
     --------
-    See `scgap.write_transport`.
+    >>> import scgap
+    >>> from tempfile import TemporaryDirectory
+    >>> adata = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[100.0], n_groups=1)
+    >>> scgap.tl.fit_transport(adata, dose_col="dose_value", n_iters=10, progress=False)
+    >>> with TemporaryDirectory() as folder:
+    ...     scgap.write_transport(adata, f"{folder}/map.safetensors")
+    ...     stored = scgap.read_transport(f"{folder}/map.safetensors")
+    >>> other_cells = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[100.0], n_groups=1, seed=1)
+    >>> other_cells.uns["scgap"] = stored
+    >>> scgap.tl.predict(other_cells, {"perturbation": "drug_1", "dose_value": 100.0})
     """
     from safetensors import SafetensorError, safe_open
 

@@ -44,7 +44,7 @@ def read_query(model: TransportModel, condition: str | Mapping[str, Any] | pd.Se
     if open_columns:
         raise ValueError(
             f"condition leaves {listed(open_columns)} open. Measured conditions that it can mean: "
-            f"{listed(_matching(model, query))}. Give a value, measured or not."
+            f"{listed(_matching(model, query, asked))}. Give a value, measured or not."
         )
     return query
 
@@ -100,11 +100,10 @@ def move_cells(model: TransportModel, points: np.ndarray, groups: pd.DataFrame, 
     return moved
 
 
-def _matching(model: TransportModel, query: Mapping[str, Any]) -> list[str]:
-    """Labels of the measured conditions that agree with the query where it says something."""
+def _matching(model: TransportModel, query: Mapping[str, Any], asked: Condition) -> list[str]:
+    """Labels of the measured conditions that agree with the query; ``asked`` holds its perturbations."""
     design, table = model.design, model.conditions
     conditions = [parse_condition(design, row) for row in records(table)]
-    asked = parse_condition(design._replace(dose_cols=(), group_cols=(), time_col=None), query)
     names = {name for name, _ in asked.members}
 
     def agrees(condition: Condition) -> bool:

@@ -135,6 +135,7 @@ def transport_cost(cost: jax.Array, epsilon: float | jax.Array, a: jax.Array, b:
     """Entropic cost ``<P, C> + epsilon KL(P | a b)`` of an (n, m) cost; its gradient in the cost is the plan P.
 
     By the envelope theorem nothing is differentiated through the iterations. OTT calls this value `reg_ot_cost`.
+    Epsilon and weights are taken for constants: their gradient is not the true one but 0.
     """
     return _dual_value(solve(cost, epsilon, a, b), a, b)
 

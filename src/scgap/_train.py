@@ -128,7 +128,7 @@ def fit(
                 state, key, train, conditions, n_conditions, target_terms, loss, learning_rate, n_iters, n_steps
             )
             distance, gap = validate(state.average, valid, conditions, looked_at, loss.gap_epsilon)
-            # The one point of a report at which the host waits for the device.
+            # Here the host waits for the device, and nowhere within a report.
             report = Report(int(state.iteration), float(fitting_loss), float(gap), float(distance))
             if not np.isfinite(report.fitting_loss + report.valid):
                 raise FloatingPointError(_not_finite(report, history, loss))

@@ -6,7 +6,8 @@ from scipy import sparse, stats
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from scgap.datasets._simulate_screen import _draw_truth, simulate_screen, true_transport
+from scgap.datasets._simulate_screen import _draw_truth, simulate_screen
+from scgap.datasets._true_transport import true_transport
 
 TOP = 10_000.0
 

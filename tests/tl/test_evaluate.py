@@ -86,11 +86,12 @@ def test_the_mean_shift_knows_the_training_cells_alone(fitted):
 
 
 def test_values_do_not_depend_on_what_else_is_asked(fitted):
-    full = scgap.tl.evaluate(fitted).set_index(KEYS)["value"]
+    full = scgap.tl.evaluate(fitted).set_index(KEYS)
     part = scgap.tl.evaluate(fitted, metrics=["std_error"], baselines=["identity"])
     assert set(part["method"]) == {"scgap", "identity", "ceiling"}
-    part = part.set_index(KEYS)["value"]
-    pd.testing.assert_series_equal(part, full.loc[part.index])
+    part = part.set_index(KEYS)
+    pd.testing.assert_frame_equal(part, full.loc[part.index])
+    full = full["value"]
     # Cells of one condition change its rows and no other's.
     changed = ((fitted.obs["perturbation"] == "drug_1") & (fitted.obs["split"] == "test")).to_numpy()
     fitted.X[changed] += 1.0
@@ -100,10 +101,12 @@ def test_values_do_not_depend_on_what_else_is_asked(fitted):
     assert (other[of_drug] != full[of_drug]).mean() > 0.5
 
 
-def test_without_baselines_there_are_no_scores(fitted):
+def test_scores_are_measured_against_baselines_that_are_not_shown(fitted):
+    full = scgap.tl.evaluate(fitted, metrics=["mean_error"]).set_index(KEYS)
     table = scgap.tl.evaluate(fitted, metrics=["mean_error"], baselines=[])
     assert set(table["method"]) == {"scgap", "ceiling"}
-    assert table[["baseline", "score"]].isna().all(axis=None)
+    assert table["score"].notna().all()
+    pd.testing.assert_frame_equal(table.set_index(KEYS), full.loc[table.set_index(KEYS).index])
 
 
 def test_the_seed_decides_which_cells_are_compared(fitted):

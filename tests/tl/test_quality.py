@@ -12,11 +12,17 @@ CONDITION = {"perturbation": "drug_2", "dose_value": 1000.0}
 @pytest.fixture(scope="module")
 def trained():
     """A map trained for longer, to be judged."""
-    screen = scgap.datasets.simulate_screen(1500, n_drugs=3, doses=[100.0, 1000.0], n_groups=2, n_features=20)
+    screen = scgap.datasets.simulate_screen(6000, n_drugs=3, doses=[100.0, 1000.0], n_groups=2, n_features=20)
     scgap.pp.split(screen, **COLUMNS)
     return scgap.tl.fit_transport(
         screen, **COLUMNS, split_col="split", n_iters=500, batch_size=128, progress=False, copy=True
     )
+
+
+def test_training_helps(trained):
+    history = trained.uns["scgap"]["history"]
+    assert history["valid"].min() < 0.8 * history["valid"].iloc[0]
+    assert history["fitting_loss"].iloc[-5:].mean() < 0.5 * history["fitting_loss"].iloc[:5].mean()
 
 
 def test_map_is_ahead_of_the_baselines_on_held_out_cells(trained):

@@ -1,7 +1,6 @@
 """A drug screen whose true map is known cell by cell."""
 
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 from scipy.spatial.distance import pdist
-from scipy.special import expit
 
-type Array = npt.NDArray[np.floating]
-type Indices = npt.NDArray[np.intp]
+from scgap.datasets._true_transport import Array, Indices, apply_map
 
 # Lengths are in units of a feature's standard deviation within a subpopulation, which is about 1.
 HILL_EXPONENT = 1.2
@@ -139,7 +136,7 @@ def simulate_screen(
     label, dose, line = _lay_out(rng, n_cells, round(control_fraction * n_cells), len(labels), doses, n_groups)
     subpopulation = _draw_subpopulations(rng, line, n_groups, n_subpopulations)
     untreated = _draw_untreated(rng, truth["centre"], line, subpopulation)
-    state = _apply_map(truth, untreated, members[label], dose, line, subpopulation)
+    state = apply_map(truth, untreated, members[label], dose, line, subpopulation)
 
     obs = pd.DataFrame({"perturbation": _categorical(label, labels)}, index=_names("cell", n_cells, 0))
     obs["dose_value"], obs["dose_unit"] = dose, pd.Categorical(["nM"] * n_cells)
@@ -153,78 +150,6 @@ def simulate_screen(
         layers["state"], X = state, sparse.csr_matrix(rng.poisson(rate).astype(np.float32))
     drugs = pd.DataFrame(descriptors, index=truth["drugs"], columns=_names("descriptor", n_descriptors, 0))
     return AnnData(X, obs=obs, var=var, layers=layers, uns={"drug_descriptors": drugs, "simulation": truth})
-
-
-def true_transport(data: AnnData, condition: Mapping[str, Any], *, source: npt.ArrayLike | None = None) -> Array:
-    """Carry untreated cells of a simulated screen to their true state under a condition, measured or not.
-
-    Parameters
-    ----------
-    data
-        An object made by :func:`simulate_screen`, or a selection of its cells.
-    condition
-        ``{"perturbation": "drug_1", "dose_value": 100.0}``; several drugs as ``"drug_1+drug_4"``, each at this dose,
-        0 or more, in nM. Cells stay in their own cell line, so ``"cell_line"`` may be present and changes nothing.
-    source
-        Boolean mask (n_cells,) of the cells to carry; the controls if not given. Treated cells are carried from their
-        state before treatment.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``float32``, (source cells, features), on the scale of ``data.layers["untreated"]``.
-
-    Raises
-    ------
-    KeyError
-        If ``data`` does not come from :func:`simulate_screen`.
-    ValueError
-        If the condition has an unknown drug or field, or a dose that is no number from 0 on, if ``source`` is no mask
-        of the cells, or if features are missing.
-
-    Examples
-    --------
-    >>> from scgap.datasets import simulate_screen, true_transport
-    >>> adata = simulate_screen(600, n_drugs=3)
-    >>> true_transport(adata, {"perturbation": "drug_2", "dose_value": 1_000.0}).shape
-    (120, 50)
-    """
-    truth = _get_truth(data)
-    members, dose = _read_condition(condition, truth["drugs"].tolist())
-    mask = np.asarray(data.obs["perturbation"] == "control" if source is None else source)
-    if mask.dtype != bool or mask.shape != (data.n_obs,):
-        raise ValueError(
-            f"`source` is an array of {mask.dtype} and shape {mask.shape}; allowed is a boolean mask of shape "
-            f"({data.n_obs},). Pass one such as `data.obs['cell_line'] == 'line_1'`."
-        )
-    line = pd.Index(truth["cell_lines"]).get_indexer(data.obs["cell_line"][mask])
-    subpopulation = pd.Index(truth["subpopulations"]).get_indexer(data.obs["subpopulation"][mask])
-    every = (len(line), len(members))
-    untreated = np.asarray(data.layers["untreated"])[mask]
-    return _apply_map(truth, untreated, np.broadcast_to(members, every), np.full(len(line), dose), line, subpopulation)
-
-
-def _apply_map(
-    truth: Mapping[str, Any], state: Array, members: Indices, dose: Array, line: Indices, subpopulation: Indices
-) -> Array:
-    """Move `state` (n_cells, n_features) by each cell's drugs, `members` (n_cells, n_members) with -1 for none."""
-    # Along v the displacement is monotone and depends on v'x alone: within a subpopulation T is the gradient of a
-    # convex function, hence optimal.
-    centred = state.astype(np.float64) - truth["centre"][line, subpopulation]
-    displacement, factor = np.zeros_like(centred), np.ones(len(state))
-    earlier: list[tuple[Indices, Array]] = []
-    power = dose ** truth["hill_exponent"]
-    for drug in members.T:
-        hill = np.where(drug < 0, 0.0, power / (truth["ec50"][drug, line] ** truth["hill_exponent"] + power))
-        direction = truth["direction"][drug, subpopulation]
-        along = np.einsum("ij,ij->i", centred, direction)
-        gain = 2.0 * expit(truth["steepness"][drug, subpopulation] * along)
-        displacement += (hill * truth["amplitude"][drug, subpopulation] * gain)[:, None] * direction
-        for other, other_hill in earlier:
-            factor *= 1.0 + truth["interaction"][other, drug] * other_hill * hill
-        earlier.append((drug, hill))
-    moved: Array = state + factor[:, None] * displacement
-    return moved.astype(np.float32)
 
 
 def _draw_truth(
@@ -375,41 +300,3 @@ def _check_arguments(
     for holds, message in rules:
         if not holds:
             raise ValueError(message)
-
-
-def _get_truth(data: AnnData) -> Mapping[str, Any]:
-    if "simulation" not in data.uns or "untreated" not in data.layers:
-        raise KeyError(
-            f"`data` has {list(data.uns)} in uns; the true map needs uns['simulation'] and layers['untreated']. "
-            "Pass an object made by `scgap.datasets.simulate_screen`."
-        )
-    truth: Mapping[str, Any] = data.uns["simulation"]
-    if data.n_vars != truth["centre"].shape[-1]:
-        raise ValueError(
-            f"`data` has {data.n_vars} features; the true map needs all {truth['centre'].shape[-1]} in their order. "
-            "Call `true_transport` before selecting features."
-        )
-    return truth
-
-
-def _read_condition(condition: Mapping[str, Any], drugs: list[str]) -> tuple[list[int], float]:
-    """Give the indices of a condition's drugs, none for the control, and their dose."""
-    if "perturbation" not in condition or not set(condition) <= {"perturbation", "dose_value", "cell_line"}:
-        raise ValueError(
-            f"`condition` has the fields {list(condition)}; allowed are 'perturbation', 'dose_value' and 'cell_line'. "
-            'Pass for example {"perturbation": "drug_1", "dose_value": 100.0}.'
-        )
-    members = [name for name in str(condition["perturbation"]).split("+") if name != "control"]
-    for name in members:
-        if name not in drugs or members.count(name) > 1:
-            near = get_close_matches(name, drugs, n=1) or drugs[:1]
-            raise ValueError(
-                f"`condition` has the perturbation {condition['perturbation']!r}; allowed are 'control' and distinct "
-                f"drugs joined by '+', from {drugs}. Check {name!r}: did you mean {near[0]!r}?"
-            )
-    dose = condition.get("dose_value", None if members else 0.0)
-    if not isinstance(dose, int | float | np.number) or not 0.0 <= dose < np.inf:
-        raise ValueError(
-            f"`condition` has the 'dose_value' {dose!r}; allowed are numbers from 0 on, in nM. Pass such a dose."
-        )
-    return [drugs.index(name) for name in members], float(dose)

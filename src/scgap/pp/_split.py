@@ -10,6 +10,8 @@ from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
 from scgap._conditions import make_design, read_conditions
 from scgap._messages import not_found
 
+VALID_FRACTION = 0.1  # of the cells that do not test
+
 
 def split(
     data: Data,
@@ -95,7 +97,7 @@ def split(
     for i, condition in enumerate(conditions):
         cells = np.flatnonzero(of_cell == i)
         n_test = round(fraction * len(cells))
-        n_valid = round(0.1 * (len(cells) - n_test))
+        n_valid = round(VALID_FRACTION * (len(cells) - n_test))
         order = generator.permutation(cells)
         part[order] = "train"
         part[order[:n_test]] = "test"

@@ -48,7 +48,8 @@ def evaluate(
         Lower is better.
     baselines
         Any of ``identity`` (control cells) and ``mean_shift`` (control cells moved by the condition's mean effect on
-        the training cells; for conditions without training cells, by the average effect); default both.
+        the training cells; for conditions without training cells, by the average effect); default both. Leaving one
+        out leaves its rows out and changes no number.
     mod
         Modality of a MuData.
     seed
@@ -101,6 +102,7 @@ def evaluate(
     latent = model.representation.kind == "obsm"
     cells = points if latent else to_dense(read_features(model.representation, adata, model.var_names))
     shifts = _training_shifts(conditions, of_cell, part, cells)
+    average_shift = np.mean(list(shifts.values()), axis=0)
 
     tables = []
     for i, condition in enumerate(conditions):
@@ -112,7 +114,7 @@ def evaluate(
         # Each condition has a generator of its own, so that leaving one out changes no other number.
         generator = np.random.default_rng([seed, i])
         observed, source = (generator.permutation(rows)[:n_cells] for rows in (observed, source))
-        shift = shifts.get(i, np.mean(list(shifts.values()), axis=0))
+        shift = shifts.get(i, average_shift)
         query = {
             column: written.loc[i, column] for column in model.design.columns if column not in model.design.group_cols
         }
@@ -122,7 +124,7 @@ def evaluate(
             "identity": identity(cells[source]),
             "mean_shift": mean_shift(cells[source], shift),
         }
-        scores = _score({name: predicted[name] for name in (key, *others)}, cells[observed], names)
+        scores = _score(predicted, cells[observed], names)
         tables.append(
             scores.assign(condition=condition_label(condition), split=split, seen=i in shifts, n_cells=n_cells // 2)
         )
@@ -131,7 +133,9 @@ def evaluate(
             f"No condition has {MIN_CELLS} cells with split {split!r}, and as many controls to predict them from. "
             "Pass another split=, or hold out more cells with scgap.pp.split."
         )
-    result = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+    # Every baseline is computed, whichever are shown: what the scores are measured against must not depend on it.
+    everything = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+    result = everything[everything["method"].isin([key, *others, "ceiling"])].reset_index(drop=True)
     adata.uns[key]["scores"] = indexed(result)
     return result
 
@@ -153,7 +157,7 @@ def _score(predicted: dict[str, np.ndarray], observed: np.ndarray, metrics: Sequ
             for method, cells in predicted.items()
         }
         ceiling = distance(one, other)
-        baseline = min((values[method] for method in BASELINES if method in values), default=np.nan)
+        baseline = min(values[method] for method in BASELINES)
         rows += [
             {
                 "method": method,
