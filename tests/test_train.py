@@ -58,6 +58,7 @@ def fit(weights):
         "batch_size": 32,
         "conditions_per_step": 2,
         "learning_rate": 1e-2,
+        "debias": "independent",
         "learn_encoding": True,
         "seed": 0,
         "on_report": lambda progress: None,
@@ -77,8 +78,8 @@ def advance(weights):
     def run(state, n_steps):
         return _train._advance(
             state, jax.random.key(0), make_data(), make_conditions(), 2, jnp.zeros(2), LOSS, 1e-2, 20, n_steps,
-            network=NETWORK, cost=COSTS["euclidean"], batch_size=32, conditions_per_step=2, learn_encoding=True,
-            vectorised=False,
+            network=NETWORK, cost=COSTS["euclidean"], batch_size=32, conditions_per_step=2,
+            debias="independent", learn_encoding=True, vectorised=False,
         )  # fmt: skip
 
     return run

@@ -4,6 +4,8 @@ Arguments always come as source, mapped, target. Every function takes point clou
 uniform ones.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from ott.geometry import costs
@@ -18,21 +20,20 @@ type Scalar = float | jax.Array
 
 
 def cost_matrix(x: jax.Array, y: jax.Array, cost: Cost) -> jax.Array:
-    """(n, m) costs between all pairs of two point clouds (n, d) and (m, d); one matrix product where that can be."""
-    if isinstance(cost, costs.SqEuclidean):
-        return _squared_distances(x, y)
-    if isinstance(cost, costs.Euclidean):
-        return _safe_sqrt(_squared_distances(x, y))
+    """(n, m) costs between all pairs of two point clouds (n, d) and (m, d); one matrix product where the cost
+    is a function of the Euclidean distance."""
+    of_squares = _of_squared_distance(cost)
+    if of_squares is not None:
+        return of_squares(_squared_distances(x, y))
     return jnp.asarray(cost.all_pairs(x, y))
 
 
 def paired_cost(x: jax.Array, y: jax.Array, cost: Cost) -> jax.Array:
     """(n,) costs between the rows of two point clouds (n, d)."""
     # OTT's squared distance is |x|^2 + |y|^2 - 2 x.y, which loses its digits away from the origin.
-    if isinstance(cost, costs.SqEuclidean):
-        return jnp.sum((x - y) ** 2, axis=1)
-    if isinstance(cost, costs.Euclidean):
-        return _safe_sqrt(jnp.sum((x - y) ** 2, axis=1))
+    of_squares = _of_squared_distance(cost)
+    if of_squares is not None:
+        return of_squares(jnp.sum((x - y) ** 2, axis=1))
     return jnp.asarray(jax.vmap(cost)(x, y))
 
 
@@ -106,6 +107,20 @@ def energy_distance(x: jax.Array, y: jax.Array, wx: jax.Array, wy: jax.Array) ->
 
 def _distances(x: jax.Array, y: jax.Array) -> jax.Array:
     return _safe_sqrt(_squared_distances(x, y))
+
+
+def _of_squared_distance(cost: Cost) -> Callable[[jax.Array], jax.Array] | None:
+    """The cost as a function of the squared Euclidean distance; None for costs that are no such function."""
+    match cost:
+        case costs.SqEuclidean():
+            return lambda squares: squares
+        case costs.Euclidean() | costs.EuclideanP(p=1):
+            return _safe_sqrt
+        case costs.EuclideanP():
+            return lambda squares: _safe_sqrt(squares) ** cost.p
+        case costs.PNormP(p=2) | costs.SqPNorm(p=2):
+            return lambda squares: 0.5 * squares
+    return None
 
 
 def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:

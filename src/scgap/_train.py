@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from scgap._losses import (
     energy_distance,
     floor_free_monge_gap,
     monge_gap,
+    self_cost,
     sinkhorn_divergence,
     transport_cost,
 )
@@ -28,6 +29,8 @@ N_REPORTS = 40  # a report costs one look at the validation cells and one host s
 PATIENCE = 12  # reports without a better validation score before training stops
 MAX_VALIDATED = 64  # conditions looked at in a report, evenly spread over all
 N_VALIDATED = 256  # cells of each of them
+BASE_BATCH = 512  # cells for which the learning rate is given
+GHOST_BATCH = 1_024  # cells at most in one transport problem
 WARM_UP = 0.03  # fraction of the iterations
 FINAL_RATE = 0.01  # of the learning rate, at the end of the cosine
 AVERAGING = 0.02  # of the weights, each iteration: noise of single steps does not decide which weights are best
@@ -35,6 +38,9 @@ WEIGHT_DECAY = 1e-5  # the papers' value
 
 # The rate is applied by hand, so that changing it or the number of iterations compiles nothing anew.
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam(), optax.add_decayed_weights(WEIGHT_DECAY))
+
+
+type Debias = Literal["independent", "same"]
 
 
 class Loss(NamedTuple):
@@ -91,12 +97,17 @@ def fit(
     batch_size: int,
     conditions_per_step: int,
     learning_rate: float,
+    debias: Debias,
     learn_encoding: bool,
     seed: int,
     on_report: Callable[[Progress], None],
     resume: Callable[[Progress], Progress] = lambda fresh: fresh,
 ) -> tuple[Weights, list[Report]]:
     """Train on the first ``n_conditions`` and return the weights that score best on ``validated``, and the history.
+
+    The regime of Hoffer et al. (2017): whatever the batch size, the number of updates stays; the rate, given for
+    BASE_BATCH cells, grows with the root of the batch size; a large batch is split into ghost batches, each with a
+    transport problem of its own, so that time and memory grow with its size and not with its square.
 
     ``resume`` may replace a fresh run by one that was broken off.
 
@@ -106,18 +117,20 @@ def fit(
         The loss is no longer finite.
     """
     key = jax.random.key(seed)
-    target_terms = _target_terms(key, train, cost, loss.epsilon, batch_size)
+    target_terms = _target_terms(key, train, loss.epsilon, cost=cost, batch_size=batch_size, debias=debias)
+    learning_rate *= float(np.sqrt(batch_size / BASE_BATCH))
     advance = partial(
         _advance,
         network=network,
         cost=cost,
         batch_size=batch_size,
         conditions_per_step=conditions_per_step,
+        debias=debias,
         learn_encoding=learn_encoding,
         vectorised=jax.default_backend() != "cpu",  # a CPU's cache holds one problem, a GPU is filled by many
     )
     validate = partial(_validate, network=network, cost=cost)
-    looked_at = jnp.asarray(_spread(validated, MAX_VALIDATED), jnp.int32)
+    looked_at = _spread(validated, MAX_VALIDATED)
     fresh = State(weights, weights, OPTIMIZER.init(_trainable(weights, learn_encoding)), jnp.int32(0))
     state, best, history = resume(Progress(fresh, weights, []))
     every = max(1, -(-n_iters // N_REPORTS))
@@ -127,7 +140,7 @@ def fit(
             state, fitting_loss = advance(
                 state, key, train, conditions, n_conditions, target_terms, loss, learning_rate, n_iters, n_steps
             )
-            distance, gap = validate(state.average, valid, conditions, looked_at, loss.gap_epsilon)
+            distance, gap = validate(state.average, valid, conditions, *looked_at, loss.gap_epsilon)
             # Here the host waits for the device, and nowhere within a report.
             report = Report(int(state.iteration), float(fitting_loss), float(gap), float(distance))
             if not np.isfinite(report.fitting_loss + report.valid):
@@ -147,7 +160,7 @@ def fit(
 
 @partial(
     jax.jit,
-    static_argnames=("network", "cost", "batch_size", "conditions_per_step", "learn_encoding", "vectorised"),
+    static_argnames=("network", "cost", "batch_size", "conditions_per_step", "debias", "learn_encoding", "vectorised"),
 )
 def _advance(
     state: State,
@@ -165,30 +178,37 @@ def _advance(
     cost: Cost,
     batch_size: int,
     conditions_per_step: int,
+    debias: Debias,
     learn_encoding: bool,
     vectorised: bool,
 ) -> tuple[State, jax.Array]:
     """Run ``n_steps`` updates; return the new state and the mean fitting loss."""
+    n_ghosts, n_cells = _ghost_batches(batch_size)
 
-    def condition_loss(trainable: Weights, weights: Weights, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        which, of_source, of_target = jax.random.split(key, 3)
-        i = jax.random.randint(which, (), 0, n_conditions)
+    def loss_of(
+        trainable: Weights, weights: Weights, batch: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        i, key = batch
+        of_source, of_target = jax.random.split(key)
         condition = jax.tree.map(lambda array: array[i], conditions)
-        sources = sample_independent(of_source, train, train.source_of[i], batch_size)
-        target = sample_cells(of_target, train, train.target_of[i], batch_size)
-        mapped, other_mapped = transport(network, weights | trainable, sources, condition)
+        sources = _sample_batches(of_source, train, train.source_of[i], n_cells, debias)
+        target = sample_cells(of_target, train, train.target_of[i], n_cells)
+        mapped = transport(network, weights | trainable, sources, condition)
+        other_mapped = mapped[1] if debias == "independent" else None
         fitting_loss = sinkhorn_divergence(
-            mapped, other_mapped, target, cost=cost, epsilon=loss.epsilon, target_term=target_terms[i]
+            mapped[0], other_mapped, target, cost=cost, epsilon=loss.epsilon, target_term=target_terms[i]
         )
-        gap = monge_gap(sources[0], mapped, cost=cost, epsilon=loss.gap_epsilon)
+        gap = monge_gap(sources[0], mapped[0], cost=cost, epsilon=loss.gap_epsilon)
         return fitting_loss + loss.gap_weight * gap, fitting_loss
 
     def step(_: int, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
         state, total = carry
-        keys = jax.random.split(jax.random.fold_in(key, state.iteration), conditions_per_step)
+        of_conditions, of_cells = jax.random.split(jax.random.fold_in(key, state.iteration))
+        drawn = jax.random.randint(of_conditions, (conditions_per_step,), 0, n_conditions)
+        batches = jnp.repeat(drawn, n_ghosts), jax.random.split(of_cells, conditions_per_step * n_ghosts)
         trainable = _trainable(state.weights, learn_encoding)
-        grad = partial(jax.grad(condition_loss, has_aux=True), trainable, state.weights)
-        grads, fitting_losses = jax.vmap(grad)(keys) if vectorised else lax.map(grad, keys)
+        grad = partial(jax.grad(loss_of, has_aux=True), trainable, state.weights)
+        grads, fitting_losses = jax.vmap(grad)(batches) if vectorised else lax.map(grad, batches)
         updates, moments = OPTIMIZER.update(jax.tree.map(lambda g: g.mean(0), grads), state.moments, trainable)
         rate = learning_rate * _schedule(state.iteration / n_iters)
         weights = state.weights | jax.tree.map(lambda w, update: w - rate * update, trainable, updates)
@@ -205,34 +225,62 @@ def _validate(
     valid: Populations,
     conditions: ConditionArrays,
     which: jax.Array,
+    n: int,
     gap_epsilon: Scalar,
     *,
     network: ConditionalMap,
     cost: Cost,
-) -> tuple[jax.Array, jax.Array]:
-    """Energy distance and Monge gap on held-out cells, averaged over the conditions ``which``."""
+) -> jax.Array:
+    """Energy distance and Monge gap on held-out cells, averaged over the first n of the conditions ``which``."""
 
-    def score(i: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def add_scores(rank: jax.Array, total: jax.Array) -> jax.Array:
+        i = which[rank]
         condition = jax.tree.map(lambda array: array[i], conditions)
         source, source_weights = spread_cells(valid, valid.source_of[i], N_VALIDATED)
         target, target_weights = spread_cells(valid, valid.target_of[i], N_VALIDATED)
         mapped = transport(network, weights, source, condition)
         gap = floor_free_monge_gap(source, mapped, source_weights, cost=cost, epsilon=gap_epsilon)
-        return energy_distance(mapped, target, source_weights, target_weights), gap
+        return total + jnp.stack([energy_distance(mapped, target, source_weights, target_weights), gap])
 
-    distances, gaps = lax.map(score, which)
-    return distances.mean(), gaps.mean()
+    return lax.fori_loop(0, n, add_scores, jnp.zeros(2)) / n
 
 
-@partial(jax.jit, static_argnames=("cost", "batch_size"))
-def _target_terms(key: jax.Array, train: Populations, cost: Cost, epsilon: Scalar, batch_size: int) -> jax.Array:
-    """Half the entropic cost between independent batches of each condition's target cells (n_conditions,)."""
+@partial(jax.jit, static_argnames=("cost", "batch_size", "debias"))
+def _target_terms(
+    key: jax.Array, train: Populations, epsilon: Scalar, *, cost: Cost, batch_size: int, debias: Debias
+) -> jax.Array:
+    """Half the entropic self cost of each condition's target cells (n_conditions,), as the divergence takes its own."""
+    _, n_cells = _ghost_batches(batch_size)
 
     def term(population: jax.Array) -> jax.Array:
-        one, other = sample_independent(jax.random.fold_in(key, population), train, population, batch_size)
-        return 0.5 * transport_cost(one, other, cost=cost, epsilon=epsilon)
+        batches = _sample_batches(jax.random.fold_in(key, population), train, population, n_cells, debias)
+        if debias == "independent":
+            return 0.5 * transport_cost(*batches, cost=cost, epsilon=epsilon)
+        return 0.5 * self_cost(batches[0], cost=cost, epsilon=epsilon)
 
     return lax.map(term, train.target_of)
+
+
+@partial(jax.jit, static_argnames="cost")
+def _mean_cost(train: Populations, which: jax.Array, n: int, *, cost: Cost) -> jax.Array:
+    def add_cost(rank: jax.Array, total: jax.Array) -> jax.Array:
+        cells, weights = spread_cells(train, train.target_of[which[rank]], N_VALIDATED)
+        return total + weights @ cost_matrix(cells, cells, cost) @ weights
+
+    return lax.fori_loop(0, n, add_cost, jnp.float32(0.0)) / n
+
+
+def _sample_batches(key: jax.Array, train: Populations, population: jax.Array, n: int, debias: Debias) -> jax.Array:
+    """The batch and, unless its self term is taken on itself, an independent one: (2 or 1, n, n_features)."""
+    if debias == "independent":
+        return sample_independent(key, train, population, n)
+    return sample_cells(key, train, population, n)[None]
+
+
+def _ghost_batches(batch_size: int) -> tuple[int, int]:
+    """Into how many ghost batches a batch is split, and the cells in each."""
+    n_ghosts = -(-batch_size // GHOST_BATCH)
+    return n_ghosts, -(-batch_size // n_ghosts)
 
 
 def _reports_since_best(history: list[Report]) -> int:
@@ -248,9 +296,11 @@ def _trainable(weights: Weights, learn_encoding: bool) -> Weights:
     return {name: weights[name] for name in names}
 
 
-def _spread(items: np.ndarray, n: int) -> np.ndarray:
-    """At most n of the items, evenly spread."""
-    return items[np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int))]
+def _spread(items: np.ndarray, most: int) -> tuple[jax.Array, int]:
+    """At most ``most`` of the items, evenly spread, padded to that length; and how many they are."""
+    n = min(most, len(items))
+    taken = items[np.linspace(0, len(items) - 1, n).round().astype(int)]
+    return jnp.asarray(np.pad(taken, (0, most - n)), jnp.int32), n
 
 
 def _schedule(progress: jax.Array) -> jax.Array:
@@ -270,8 +320,4 @@ def _not_finite(report: Report, history: list[Report], loss: Loss) -> str:
 
 def mean_cost(train: Populations, n_conditions: int, *, cost: Cost) -> float:
     """Mean cost between cells of one perturbed population, averaged over (at most 16) conditions."""
-    costs = []
-    for i in _spread(np.arange(n_conditions), 16):
-        cells, weights = spread_cells(train, train.target_of[i], N_VALIDATED)
-        costs.append(weights @ cost_matrix(cells, cells, cost) @ weights)
-    return float(np.mean(costs))
+    return float(_mean_cost(train, *_spread(np.arange(n_conditions), 16), cost=cost))
