@@ -89,7 +89,7 @@ def solve(
         f = row_update(g)
         return f, g, jnp.sum(b * jnp.abs(jnp.exp((g - column_update(f)) / epsilon) - 1.0))
 
-    f = row_update(jnp.zeros_like(b))
+    f = jnp.min(jnp.where(b > 0, cost, jnp.inf), axis=1)
     return _run(f, jnp.zeros_like(b), scaled_block, log_block, threshold, max_iters)
 
 
@@ -126,7 +126,7 @@ def solve_symmetric(
         f = f - 0.5 * epsilon * jnp.log(jnp.dot(a, rows))
         return f, f, jnp.where(safe, jnp.sum(a * jnp.abs(rows - 1.0)), jnp.inf)
 
-    f = 0.5 * update(jnp.zeros_like(a))
+    f = jnp.zeros_like(a)
     return _run(f, f, scaled_block, log_block, threshold, max_iters)
 
 
