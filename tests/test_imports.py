@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "_sinkhorn": set(),
     "_metrics": set(),
     "_baselines": set(),
-    "_losses": {"_sinkhorn"},
+    "_losses": {"_messages", "_sinkhorn"},
     "_map": {"_populations"},
     "_train": {"_losses", "_map", "_populations"},
     "_checkpoint": {"_train"},

@@ -17,7 +17,9 @@ EUCLIDEAN = _losses.COSTS["euclidean"]  # another instance is another cost, for 
 
 trained = pytest.mark.parametrize("cost", _losses.COSTS.values(), ids=_losses.COSTS)
 all_costs = pytest.mark.parametrize(
-    "cost", [*_losses.COSTS.values(), costs.PNormP(3.0)], ids=[*_losses.COSTS, "3-norm"]
+    "cost",
+    [*_losses.COSTS.values(), costs.PNormP(3.0), costs.PNormP(2.0), costs.SqPNorm(2.0), costs.EuclideanP(1.5)],
+    ids=[*_losses.COSTS, "3-norm", "2-norm squared, halved", "half squared 2-norm", "power of the distance"],
 )
 
 monge_gap_and_gradient = jax.jit(jax.value_and_grad(_losses.monge_gap, argnums=1), static_argnames="cost")
@@ -47,6 +49,18 @@ def test_costs_equal_ott_and_keep_their_digits_far_from_the_origin(clouds, cost,
     expected = jax.jit(cost.all_pairs)(x - far, y - far)
     np.testing.assert_allclose(_losses.cost_matrix(x, y, cost), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(_losses.paired_cost(x, y[:N], cost), np.diag(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_equal_costs_are_one_and_carry_their_parameters_in_their_names():
+    name, cost = _losses.resolve_cost(costs.PNormP(1.5))
+    assert _losses.resolve_cost(costs.PNormP(1.5)) == (name, cost)
+    assert "PNormP" in name
+    assert "1.5" in name
+    assert "0x" not in name
+    other_name, other = _losses.resolve_cost(costs.PNormP(1.25))
+    assert other_name != name
+    assert other is not cost
+    assert _losses.resolve_cost("euclidean") == ("euclidean", EUCLIDEAN)
 
 
 @all_costs

@@ -12,6 +12,7 @@ from scgap._populations import ConditionArrays, make_populations, padded_size
 D = 4
 SHIFTS = np.array([[2.0, -1.0, 0.5, 0.0], [0.0, 1.0, 1.0, -2.0]])  # of the two conditions
 NETWORK = ConditionalMap(hidden=(16,), n_embedding=8)
+SETUP = _train.Setup(NETWORK, COSTS["euclidean"], 32, 2, debias="independent", learn_encoding=True)
 LOSS = _train.Loss(epsilon=0.3, gap_epsilon=0.1, gap_weight=1.0)
 
 
@@ -44,26 +45,24 @@ def weights():
 @pytest.fixture(scope="module")
 def fit(weights):
     """`_train.fit` with everything given; what is passed replaces it. All share one compilation."""
-    defaults = {
-        "network": NETWORK,
-        "weights": weights,
-        "train": make_data(),
-        "valid": make_data(seed=1),
-        "conditions": make_conditions(),
-        "n_conditions": 2,
-        "validated": np.arange(2),
-        "cost": COSTS["euclidean"],
-        "loss": LOSS,
-        "n_iters": 20,
-        "batch_size": 32,
-        "conditions_per_step": 2,
-        "learning_rate": 1e-2,
-        "debias": "independent",
-        "learn_encoding": True,
-        "seed": 0,
-        "on_report": lambda progress: None,
-    }
-    return lambda **changed: _train.fit(**defaults | changed)
+    data = _train.TrainingData(make_data(), make_data(seed=1), make_conditions(), 2, np.arange(2))
+
+    def run(*, n_iters=20, learning_rate=1e-2, loss=LOSS, seed=0, on_report=lambda progress: None, **changed):
+        of = {name: changed.pop(name) for name in _train.Setup._fields if name in changed}
+        resume = {name: changed.pop(name) for name in ("resume",) if name in changed}
+        return _train.fit(
+            weights,
+            data._replace(**changed),
+            SETUP._replace(**of),
+            loss,
+            n_iters=n_iters,
+            learning_rate=learning_rate,
+            key=jax.random.key(seed),
+            on_report=on_report,
+            **resume,
+        )
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +77,7 @@ def advance(weights):
     def run(state, n_steps):
         return _train._advance(
             state, jax.random.key(0), make_data(), make_conditions(), 2, jnp.zeros(2), LOSS, 1e-2, 20, n_steps,
-            network=NETWORK, cost=COSTS["euclidean"], batch_size=32, conditions_per_step=2,
-            debias="independent", learn_encoding=True, vectorised=False,
+            setup=SETUP,
         )  # fmt: skip
 
     return run
@@ -131,6 +129,38 @@ def test_same_seed_same_weights(fit):
     assert not all_equal(weights, other[0])
 
 
+def test_ghost_batches_are_averaged(fit, monkeypatch):
+    # Two conditions of two batches each, and as one batch of ghosts: the same number of transport problems a step.
+    assert _train._ghost_batches(1_024) == (1, 1_024)
+    assert _train._ghost_batches(1_025) == (2, 513)
+    assert _train._ghost_batches(4_096) == (4, 1_024)
+    monkeypatch.setattr(_train, "GHOST_BATCH", 16)
+    _, history = fit(batch_size=48, n_iters=400, learning_rate=5e-3)
+    assert np.isfinite(history).all()
+    assert history[-1].valid < 0.1 * history[0].valid
+
+
+def test_rate_grows_with_the_root_of_the_batch_size(fit, weights):
+    # Adam's first updates have the size of the rate, whatever the gradient.
+    def first_change(batch_size):
+        trained, _ = fit(batch_size=batch_size, n_iters=1)
+        return np.abs(trained["network"]["displacement"]["bias"] - weights["network"]["displacement"]["bias"]).max()
+
+    assert first_change(64) / first_change(16) == pytest.approx(2.0, rel=1e-3)
+
+
+def test_self_term_on_the_same_batch_shrinks_predictions(fit):
+    cells = jnp.asarray(np.random.default_rng(7).normal(size=(500, D)), jnp.float32)
+    condition = ConditionArrays(*(array[0] for array in make_conditions()))
+    loss = _train.Loss(epsilon=0.3, gap_epsilon=0.1, gap_weight=0.0)
+    spread = {}
+    for debias in ("independent", "same"):
+        trained, _ = fit(debias=debias, n_iters=400, loss=loss)
+        spread[debias] = transport(NETWORK, trained, cells, condition).std(0).mean()
+    assert spread["independent"] == pytest.approx(1.0, abs=0.1)
+    assert spread["same"] < spread["independent"] - 0.03
+
+
 def test_no_iterations_return_the_initial_weights(fit, weights):
     trained, history = fit(n_iters=0)
     assert all_equal(trained, weights)
@@ -166,7 +196,8 @@ def huge_cells():
 @pytest.mark.parametrize("bad", [{"learning_rate": 1e9}, {"train": huge_cells()}], ids=["learning rate", "cells"])
 def test_a_loss_that_is_not_finite_stops_and_says_so(fit, bad):
     with pytest.raises(
-        FloatingPointError, match=r"is (nan|-?inf) at iteration \d+ .*epsilon=0\.3.*Lower learning_rate"
+        FloatingPointError,
+        match=r"At iteration \d+ the fitting loss is (nan|-?inf) .*epsilon=0\.3.*Lower learning_rate",
     ):
         fit(**bad)
 
@@ -175,7 +206,10 @@ def test_weights_that_are_not_finite_are_never_the_best(fit, weights):
     # The training loss can be finite where validation is not.
     valid = make_data(seed=1)
     valid = valid._replace(cells=valid.cells.at[0].set(jnp.nan))
-    with pytest.raises(FloatingPointError, match=r"at iteration 4 \(last finite value: none"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"At iteration 4 the fitting loss is \d.* and the validation score nan \(last finite loss: none",
+    ):
         fit(valid=valid)
 
 

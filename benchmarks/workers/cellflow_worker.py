@@ -18,7 +18,10 @@ model = adata = None
 def read(path):
     """Cells of an .npz file; conditions are "perturbation@context-dose", controls "control@context"."""
     with np.load(path) as arrays:
-        cells, labels = arrays["cells"], pd.Series(arrays["condition"]).str.split("-").str[0].str.split("@", expand=True)
+        cells, labels = (
+            arrays["cells"],
+            pd.Series(arrays["condition"]).str.split("-").str[0].str.split("@", expand=True),
+        )
     obs = pd.DataFrame({"perturbation": labels[0], "context": labels[1]}).astype("category")
     obs["control"] = obs["perturbation"] == "control"
     obs.index = obs.index.astype(str)

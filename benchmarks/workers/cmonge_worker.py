@@ -85,7 +85,7 @@ def step(n_steps):
     state, grads = trainer.state_neural_net, jax.tree_util.tree_map(np.zeros_like, trainer.state_neural_net.params)
     start = time.perf_counter()
     for batch in batches:
-        state, grads, logs = trainer.step_fn(
+        state, grads, _ = trainer.step_fn(
             state,
             grads=grads,
             train_batch=batch,

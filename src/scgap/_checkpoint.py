@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from scgap._train import Progress, Report
 
 
 def fingerprint_of(params: dict[str, Any], arrays: Any) -> str:
-    """A digest of settings and data: runs that share it take the same course."""
-    digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode())
+    """A digest of version, settings and data: runs that share it take the same course."""
+    digest = hashlib.sha256(json.dumps([version("scgap"), params], sort_keys=True).encode())
     for array in jax.tree.leaves(arrays):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ott.geometry import costs
 
 from scgap import _sinkhorn
+from scgap._messages import listed, not_found
 
 type Cost = costs.CostFn
 
@@ -18,10 +19,29 @@ COSTS = {"euclidean": costs.Euclidean(), "sqeuclidean": costs.SqEuclidean()}
 
 type Scalar = float | jax.Array
 
+_seen: dict[str, Cost] = {}
+
+
+def resolve_cost(cost: str | Cost) -> tuple[str, Cost]:
+    """A cost's name, which holds its parameters, and the cost.
+
+    Costs compare by identity, and so would be compiled anew for every object: equal costs come back as one.
+    """
+    if isinstance(cost, str):
+        if cost not in COSTS:
+            raise ValueError(not_found(cost, "the named costs", list(COSTS)) + " Or pass a cost of ott.geometry.costs.")
+        return cost, COSTS[cost]
+    if not isinstance(cost, costs.CostFn):
+        raise TypeError(
+            f"cost is a {type(cost).__name__}. Pass one of {listed(COSTS)}, or a cost of ott.geometry.costs."
+        )
+    parameters, structure = jax.tree.flatten(cost)
+    name = f"{structure} {[jnp.asarray(parameter).tolist() for parameter in parameters]}"
+    return name, _seen.setdefault(name, cost)
+
 
 def cost_matrix(x: jax.Array, y: jax.Array, cost: Cost) -> jax.Array:
-    """(n, m) costs between all pairs of two point clouds (n, d) and (m, d); one matrix product where the cost
-    is a function of the Euclidean distance."""
+    """(n, m) costs between all pairs of two point clouds (n, d) and (m, d), by one matrix product where that can be."""
     of_squares = _of_squared_distance(cost)
     if of_squares is not None:
         return of_squares(_squared_distances(x, y))
@@ -127,7 +147,9 @@ def _squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
     # Centring first: |x|^2 + |y|^2 - 2 x.y loses its digits when the cloud lies far from the origin.
     centre = jax.lax.stop_gradient(jnp.mean(y, axis=0))
     x, y = x - centre, y - centre
-    return jnp.maximum(jnp.sum(x**2, 1)[:, None] + jnp.sum(y**2, 1)[None, :] - 2.0 * x @ y.T, 0.0)
+    # At full precision: a GPU's shortened products are wrong by a thousandth of |x|^2, and near cells come out as one.
+    products = jnp.matmul(x, y.T, precision="highest")
+    return jnp.maximum(jnp.sum(x**2, 1)[:, None] + jnp.sum(y**2, 1)[None, :] - 2.0 * products, 0.0)
 
 
 def _safe_sqrt(squares: jax.Array) -> jax.Array:

@@ -43,6 +43,29 @@ OPTIMIZER = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam(), 
 type Debias = Literal["independent", "same"]
 
 
+class TrainingData(NamedTuple):
+    """Cells and conditions of a run."""
+
+    train: Populations
+    valid: Populations
+    conditions: ConditionArrays
+    n_conditions: int
+    """The first so many conditions are trained on."""
+    validated: np.ndarray
+    """Indices of the conditions that have held-out cells."""
+
+
+class Setup(NamedTuple):
+    """What is compiled into the loop: another setup compiles anew."""
+
+    network: ConditionalMap
+    cost: Cost
+    batch_size: int
+    conditions_per_step: int
+    debias: Debias
+    learn_encoding: bool
+
+
 class Loss(NamedTuple):
     """What training minimises; scalars are traced, so changing one compiles nothing anew."""
 
@@ -83,27 +106,18 @@ class Progress(NamedTuple):
 
 
 def fit(
-    network: ConditionalMap,
     weights: Weights,
-    train: Populations,
-    valid: Populations,
-    conditions: ConditionArrays,
-    n_conditions: int,
-    validated: np.ndarray,
-    *,
-    cost: Cost,
+    data: TrainingData,
+    setup: Setup,
     loss: Loss,
+    *,
     n_iters: int,
-    batch_size: int,
-    conditions_per_step: int,
     learning_rate: float,
-    debias: Debias,
-    learn_encoding: bool,
-    seed: int,
+    key: jax.Array,
     on_report: Callable[[Progress], None],
     resume: Callable[[Progress], Progress] = lambda fresh: fresh,
 ) -> tuple[Weights, list[Report]]:
-    """Train on the first ``n_conditions`` and return the weights that score best on ``validated``, and the history.
+    """Train, and return the weights that score best on held-out cells, and the history.
 
     The regime of Hoffer et al. (2017): whatever the batch size, the number of updates stays; the rate, given for
     BASE_BATCH cells, grows with the root of the batch size; a large batch is split into ghost batches, each with a
@@ -114,33 +128,34 @@ def fit(
     Raises
     ------
     FloatingPointError
-        The loss is no longer finite.
+        A loss is no longer finite.
     """
-    key = jax.random.key(seed)
-    target_terms = _target_terms(key, train, loss.epsilon, cost=cost, batch_size=batch_size, debias=debias)
-    learning_rate *= float(np.sqrt(batch_size / BASE_BATCH))
-    advance = partial(
-        _advance,
-        network=network,
-        cost=cost,
-        batch_size=batch_size,
-        conditions_per_step=conditions_per_step,
-        debias=debias,
-        learn_encoding=learn_encoding,
-        vectorised=jax.default_backend() != "cpu",  # a CPU's cache holds one problem, a GPU is filled by many
-    )
-    validate = partial(_validate, network=network, cost=cost)
-    looked_at = _spread(validated, MAX_VALIDATED)
-    fresh = State(weights, weights, OPTIMIZER.init(_trainable(weights, learn_encoding)), jnp.int32(0))
+    of_target_terms, of_steps = jax.random.split(key)
+    target_terms = _target_terms(of_target_terms, data.train, loss.epsilon, setup=setup)
+    learning_rate *= float(np.sqrt(setup.batch_size / BASE_BATCH))
+    looked_at = _spread(data.validated, MAX_VALIDATED)
+    fresh = State(weights, weights, OPTIMIZER.init(_trainable(weights, setup)), jnp.int32(0))
     state, best, history = resume(Progress(fresh, weights, []))
     every = max(1, -(-n_iters // N_REPORTS))
     try:
         while int(state.iteration) < n_iters and not _is_stale(history):
             n_steps = min(every, n_iters - int(state.iteration))
-            state, fitting_loss = advance(
-                state, key, train, conditions, n_conditions, target_terms, loss, learning_rate, n_iters, n_steps
+            state, fitting_loss = _advance(
+                state,
+                of_steps,
+                data.train,
+                data.conditions,
+                data.n_conditions,
+                target_terms,
+                loss,
+                learning_rate,
+                n_iters,
+                n_steps,
+                setup=setup,
             )
-            distance, gap = validate(state.average, valid, conditions, *looked_at, loss.gap_epsilon)
+            distance, gap = _validate(
+                state.average, data.valid, data.conditions, *looked_at, loss.gap_epsilon, setup=setup
+            )
             # Here the host waits for the device, and nowhere within a report.
             report = Report(int(state.iteration), float(fitting_loss), float(gap), float(distance))
             if not np.isfinite(report.fitting_loss + report.valid):
@@ -158,10 +173,7 @@ def fit(
     return best, history
 
 
-@partial(
-    jax.jit,
-    static_argnames=("network", "cost", "batch_size", "conditions_per_step", "debias", "learn_encoding", "vectorised"),
-)
+@partial(jax.jit, static_argnames="setup")
 def _advance(
     state: State,
     key: jax.Array,
@@ -174,16 +186,11 @@ def _advance(
     n_iters: int,
     n_steps: int,
     *,
-    network: ConditionalMap,
-    cost: Cost,
-    batch_size: int,
-    conditions_per_step: int,
-    debias: Debias,
-    learn_encoding: bool,
-    vectorised: bool,
+    setup: Setup,
 ) -> tuple[State, jax.Array]:
     """Run ``n_steps`` updates; return the new state and the mean fitting loss."""
-    n_ghosts, n_cells = _ghost_batches(batch_size)
+    n_ghosts, n_cells = _ghost_batches(setup.batch_size)
+    vectorised = jax.default_backend() != "cpu"  # a CPU's cache holds one problem, a GPU is filled by many
 
     def loss_of(
         trainable: Weights, weights: Weights, batch: tuple[jax.Array, jax.Array]
@@ -191,26 +198,26 @@ def _advance(
         i, key = batch
         of_source, of_target = jax.random.split(key)
         condition = jax.tree.map(lambda array: array[i], conditions)
-        sources = _sample_batches(of_source, train, train.source_of[i], n_cells, debias)
+        sources = _sample_batches(of_source, train, train.source_of[i], n_cells, setup.debias)
         target = sample_cells(of_target, train, train.target_of[i], n_cells)
-        mapped = transport(network, weights | trainable, sources, condition)
-        other_mapped = mapped[1] if debias == "independent" else None
+        mapped = transport(setup.network, weights | trainable, sources, condition)
+        other_mapped = mapped[1] if setup.debias == "independent" else None
         fitting_loss = sinkhorn_divergence(
-            mapped[0], other_mapped, target, cost=cost, epsilon=loss.epsilon, target_term=target_terms[i]
+            mapped[0], other_mapped, target, cost=setup.cost, epsilon=loss.epsilon, target_term=target_terms[i]
         )
-        gap = monge_gap(sources[0], mapped[0], cost=cost, epsilon=loss.gap_epsilon)
+        gap = monge_gap(sources[0], mapped[0], cost=setup.cost, epsilon=loss.gap_epsilon)
         return fitting_loss + loss.gap_weight * gap, fitting_loss
 
     def step(_: int, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
         state, total = carry
         of_conditions, of_cells = jax.random.split(jax.random.fold_in(key, state.iteration))
-        drawn = jax.random.randint(of_conditions, (conditions_per_step,), 0, n_conditions)
-        batches = jnp.repeat(drawn, n_ghosts), jax.random.split(of_cells, conditions_per_step * n_ghosts)
-        trainable = _trainable(state.weights, learn_encoding)
+        drawn = jnp.repeat(jax.random.randint(of_conditions, (setup.conditions_per_step,), 0, n_conditions), n_ghosts)
+        batches = drawn, jax.random.split(of_cells, len(drawn))
+        trainable = _trainable(state.weights, setup)
         grad = partial(jax.grad(loss_of, has_aux=True), trainable, state.weights)
         grads, fitting_losses = jax.vmap(grad)(batches) if vectorised else lax.map(grad, batches)
         updates, moments = OPTIMIZER.update(jax.tree.map(lambda g: g.mean(0), grads), state.moments, trainable)
-        rate = learning_rate * _schedule(state.iteration / n_iters)
+        rate = learning_rate * _schedule((state.iteration + 1) / n_iters)
         weights = state.weights | jax.tree.map(lambda w, update: w - rate * update, trainable, updates)
         average = jax.tree.map(lambda mean, w: mean + AVERAGING * (w - mean), state.average, weights)
         return State(weights, average, moments, state.iteration + 1), total + fitting_losses.mean()
@@ -219,7 +226,7 @@ def _advance(
     return state, total / n_steps
 
 
-@partial(jax.jit, static_argnames=("network", "cost"))
+@partial(jax.jit, static_argnames="setup")
 def _validate(
     weights: Weights,
     valid: Populations,
@@ -228,8 +235,7 @@ def _validate(
     n: int,
     gap_epsilon: Scalar,
     *,
-    network: ConditionalMap,
-    cost: Cost,
+    setup: Setup,
 ) -> jax.Array:
     """Energy distance and Monge gap on held-out cells, averaged over the first n of the conditions ``which``."""
 
@@ -238,25 +244,23 @@ def _validate(
         condition = jax.tree.map(lambda array: array[i], conditions)
         source, source_weights = spread_cells(valid, valid.source_of[i], N_VALIDATED)
         target, target_weights = spread_cells(valid, valid.target_of[i], N_VALIDATED)
-        mapped = transport(network, weights, source, condition)
-        gap = floor_free_monge_gap(source, mapped, source_weights, cost=cost, epsilon=gap_epsilon)
+        mapped = transport(setup.network, weights, source, condition)
+        gap = floor_free_monge_gap(source, mapped, source_weights, cost=setup.cost, epsilon=gap_epsilon)
         return total + jnp.stack([energy_distance(mapped, target, source_weights, target_weights), gap])
 
     return lax.fori_loop(0, n, add_scores, jnp.zeros(2)) / n
 
 
-@partial(jax.jit, static_argnames=("cost", "batch_size", "debias"))
-def _target_terms(
-    key: jax.Array, train: Populations, epsilon: Scalar, *, cost: Cost, batch_size: int, debias: Debias
-) -> jax.Array:
+@partial(jax.jit, static_argnames="setup")
+def _target_terms(key: jax.Array, train: Populations, epsilon: Scalar, *, setup: Setup) -> jax.Array:
     """Half the entropic self cost of each condition's target cells (n_conditions,), as the divergence takes its own."""
-    _, n_cells = _ghost_batches(batch_size)
+    _, n_cells = _ghost_batches(setup.batch_size)
 
     def term(population: jax.Array) -> jax.Array:
-        batches = _sample_batches(jax.random.fold_in(key, population), train, population, n_cells, debias)
-        if debias == "independent":
-            return 0.5 * transport_cost(*batches, cost=cost, epsilon=epsilon)
-        return 0.5 * self_cost(batches[0], cost=cost, epsilon=epsilon)
+        batches = _sample_batches(jax.random.fold_in(key, population), train, population, n_cells, setup.debias)
+        if setup.debias == "independent":
+            return 0.5 * transport_cost(*batches, cost=setup.cost, epsilon=epsilon)
+        return 0.5 * self_cost(batches[0], cost=setup.cost, epsilon=epsilon)
 
     return lax.map(term, train.target_of)
 
@@ -291,8 +295,8 @@ def _is_stale(history: list[Report]) -> bool:
     return bool(history) and _reports_since_best(history) >= PATIENCE
 
 
-def _trainable(weights: Weights, learn_encoding: bool) -> Weights:
-    names = ("network", "encoding") if learn_encoding else ("network",)
+def _trainable(weights: Weights, setup: Setup) -> Weights:
+    names = ("network", "encoding") if setup.learn_encoding else ("network",)
     return {name: weights[name] for name in names}
 
 
@@ -312,8 +316,9 @@ def _schedule(progress: jax.Array) -> jax.Array:
 def _not_finite(report: Report, history: list[Report], loss: Loss) -> str:
     last = f"{history[-1].fitting_loss:.4g} at iteration {history[-1].iteration}" if history else "none"
     return (
-        f"The fitting loss is {report.fitting_loss} at iteration {report.iteration} (last finite value: {last}; "
-        f"epsilon={float(loss.epsilon):.4g}, gap_epsilon={float(loss.gap_epsilon):.4g}). "
+        f"At iteration {report.iteration} the fitting loss is {report.fitting_loss:.4g} and the validation score "
+        f"{report.valid:.4g} (last finite loss: {last}; epsilon={float(loss.epsilon):.4g}, "
+        f"gap_epsilon={float(loss.gap_epsilon):.4g}). "
         "Lower learning_rate, raise epsilon, or scale features that are larger than the others by orders of magnitude."
     )
 

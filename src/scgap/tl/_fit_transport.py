@@ -25,12 +25,11 @@ from scgap._experiment import (
     experiment_populations,
     make_experiment,
 )
-from scgap._losses import COSTS
+from scgap._losses import resolve_cost
 from scgap._map import ConditionalMap, init_weights
-from scgap._messages import not_found
 from scgap._model import TransportModel, model_to_uns
 from scgap._representation import encode, make_representation
-from scgap._train import Loss, Progress, Report, fit, mean_cost
+from scgap._train import Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
 
 # Chosen on one seed of the Sachs data (held-out cells of seen conditions); no benchmark has settled them yet.
 EPSILON = 0.05  # of the mean cost between perturbed cells
@@ -203,7 +202,7 @@ def fit_transport(
         "debias": debias,
     }
     check_key(key_added)
-    cost_fn = _cost_fn(cost)
+    cost_name, cost_fn = resolve_cost(cost)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
 
@@ -225,7 +224,8 @@ def fit_transport(
     network = ConditionalMap(hidden)
     one_condition = jax.tree.map(lambda array: array[0], arrays)
     vectors = initial_vectors(table, seed)
-    weights = init_weights(network, jax.random.key(seed), vectors, one_condition, points[split == "train"])
+    of_weights, of_training = jax.random.split(jax.random.key(seed))
+    weights = init_weights(network, of_weights, vectors, one_condition, points[split == "train"])
     scale = mean_cost(train, len(experiment.trained), cost=cost_fn)
     loss = Loss(
         epsilon=EPSILON * scale if epsilon is None else epsilon,
@@ -238,7 +238,7 @@ def fit_transport(
         "design": design._asdict(),
         "split_col": split_col,
         "mod": mod,
-        "cost": cost if isinstance(cost, str) else repr(cost),
+        "cost": cost_name,
         "hidden": list(hidden),
         "seed": seed,
     }
@@ -246,22 +246,13 @@ def fit_transport(
     fingerprint = fingerprint_of(params, (train, valid, arrays, vectors)) if path else ""
     with _progress_bar(n_iters, progress) as bar:
         weights, history = fit(
-            network,
             weights,
-            train,
-            valid,
-            arrays,
-            len(experiment.trained),
-            experiment.validated,
-            cost=cost_fn,
-            loss=loss,
+            TrainingData(train, valid, arrays, len(experiment.trained), experiment.validated),
+            Setup(network, cost_fn, batch_size, conditions_per_step, debias, learn_encoding=encoding is None),
+            loss,
             n_iters=n_iters,
-            batch_size=batch_size,
-            conditions_per_step=conditions_per_step,
             learning_rate=learning_rate,
-            debias=debias,
-            learn_encoding=encoding is None,
-            seed=seed,
+            key=of_training,
             on_report=partial(_on_report, bar, path, fingerprint),
             resume=lambda fresh: read_checkpoint(path, fresh, fingerprint) if path and path.exists() else fresh,
         )
@@ -295,16 +286,6 @@ def _widths(hidden: Any) -> tuple[int, ...]:
     if isinstance(hidden, Integral) or not len(hidden):
         raise ValueError(f"hidden={hidden!r}. Pass the widths of at least one hidden layer, such as (128, 128).")
     return tuple(_whole_number("hidden", width, 1) for width in hidden)
-
-
-def _cost_fn(cost: str | CostFn) -> CostFn:
-    if isinstance(cost, CostFn):
-        return cost
-    if cost not in COSTS:
-        raise ValueError(
-            not_found(str(cost), "the named costs", list(COSTS)) + " Or pass a cost of ott.geometry.costs."
-        )
-    return COSTS[cost]
 
 
 def _progress_bar(n_iters: int, progress: bool) -> "tqdm[Any]":
