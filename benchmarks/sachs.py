@@ -119,7 +119,7 @@ def rival_curve(
 NOTE = """\
 Best energy distance within the budget, when it was reached, and when scgap's fit (of 50 to 3,200 updates, each a fresh
 process) had reached it. Doing nothing scores {:.3f}. Compilation counts, imports and scoring do not. Each rival has
-{:.0f} s; the reference runs its own settings (batches of 512, four layers of 64), CellFlow its own with layers of 256."""
+{:.0f} s; the reference runs its settings (batches of 512, four layers of 64), CellFlow its own with layers of 256."""
 
 if __name__ == "__main__":
     cells, path, n_iters = sys.argv[1:]
