@@ -18,7 +18,7 @@ from scgap import _metrics
 
 DATA = Path(os.environ.get("SCGAP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 COLUMNS = {"target_col": "agent", "reference_key": "none", "group_col": "stimulation"}
-BUDGET = 240.0  # seconds of training for each rival
+BUDGET = 120.0  # seconds of training for each rival
 
 
 def tables(*, quick: bool, rivals: bool) -> list[str]:
