@@ -87,6 +87,31 @@ def test_doses_written_as_strings_are_numbers(screen):
     assert (screen.obs["split"][screen.obs["dose_value"] == "100"] == "train").any()
 
 
+@pytest.mark.parametrize("dose", ["1000", "1e3", "1000.0", 1_000, np.float32(1_000)])
+def test_doses_may_be_named_by_strings(screen, dose):
+    scgap.pp.split(screen, holdout={"dose_value": [dose]}, **DESIGN)
+    assert (screen.obs["split"][screen.obs["dose_value"] == 1_000] == "test").all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "holdout"),
+    [
+        ({"target_col": ["d1", "d2"]}, {"d1": ["A"], "d2": ["B"]}),
+        ({"target_col": "both", "sep": "+"}, {"both": ["A+B"]}),
+    ],
+)
+def test_a_condition_is_held_out_in_every_spelling(screen, columns, holdout):
+    spellings = {"control": ("none", "none"), "drug_1": ("A", "B"), "drug_2": ("B", "A"), "drug_3": ("A", "none")}
+    pairs = [spellings[name] for name in screen.obs["perturbation"]]
+    screen.obs["d1"], screen.obs["d2"] = zip(*pairs, strict=True)
+    screen.obs["both"] = [f"{one}+{other}" for one, other in pairs]
+    scgap.pp.split(screen, holdout=holdout, reference_key="none", **columns)
+    both = screen.obs["perturbation"].isin(["drug_1", "drug_2"])
+    assert (screen.obs["split"][both] == "test").all()
+    # A alone is another condition, and goes on training.
+    assert (screen.obs["split"][screen.obs["perturbation"] == "drug_3"] == "train").mean() > 0.5
+
+
 def test_cells_without_a_label_are_left_out(screen):
     screen.obs["perturbation"] = screen.obs["perturbation"].astype(object)
     screen.obs.iloc[:50, screen.obs.columns.get_loc("perturbation")] = np.nan
