@@ -25,6 +25,15 @@ def test_every_condition_is_split(screen):
     np.testing.assert_allclose(valid, 0.07, atol=0.01)
 
 
+@pytest.mark.parametrize(("n_cells", "n_test", "n_valid"), [(12, 2, 0), (15, 3, 2), (40, 8, 5)])
+def test_small_conditions_keep_enough_cells_to_train_on(n_cells, n_test, n_valid):
+    adata = AnnData(np.zeros((2 * n_cells, 1), np.float32))
+    adata.obs["perturbation"] = ["control", "A"] * n_cells
+    scgap.pp.split(adata)
+    for part, n in (("test", n_test), ("valid", n_valid), ("train", n_cells - n_test - n_valid)):
+        assert (adata.obs["split"] == part).sum() == 2 * n
+
+
 def test_without_test_cells(screen):
     scgap.pp.split(screen, fraction=0.0, **DESIGN)
     assert set(screen.obs["split"]) == {"train", "valid"}

@@ -9,8 +9,7 @@ import pandas as pd
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
 from scgap._conditions import make_design, read_conditions
 from scgap._messages import not_found
-
-VALID_FRACTION = 0.1  # of the cells that do not test
+from scgap._splits import SPLITS, n_valid_of
 
 
 def split(
@@ -31,7 +30,8 @@ def split(
     """Hold out cells, and whole conditions, for testing.
 
     Of every condition and of the controls of every group, ``fraction`` of the cells become ``test`` and a tenth of the
-    others ``valid``, at random. Conditions named by ``holdout`` go to ``test`` with all their cells.
+    others ``valid`` (at least 5, as long as 10 are left to train on), at random. Conditions named by ``holdout`` go to
+    ``test`` with all their cells.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def split(
     for i, condition in enumerate(conditions):
         cells = np.flatnonzero(of_cell == i)
         n_test = round(fraction * len(cells))
-        n_valid = round(VALID_FRACTION * (len(cells) - n_test))
+        n_valid = n_valid_of(len(cells) - n_test)
         order = generator.permutation(cells)
         part[order] = "train"
         part[order[:n_test]] = "test"
@@ -113,7 +113,7 @@ def split(
     if not any((part[of_cell == i] == "train").any() for i, c in enumerate(conditions) if not c.is_control):
         raise ValueError("Nothing is left to train on: holdout names every perturbed condition. Name fewer of them.")
     result = data.copy() if copy else data
-    get_modality(result, mod).obs[key_added] = pd.Categorical(part, categories=["train", "valid", "test"])
+    get_modality(result, mod).obs[key_added] = pd.Categorical(part, categories=list(SPLITS))
     return result if copy else None
 
 
@@ -129,7 +129,7 @@ def _held_out(obs: pd.DataFrame, holdout: Mapping[str, Sequence[Any]] | None) ->
         found = np.zeros(len(obs), bool)
         for value in values:
             same = (obs[column].astype(str) == str(value)).to_numpy()
-            same |= (numbers == pd.to_numeric(value, errors="coerce")).to_numpy()
+            same = same | (numbers == pd.to_numeric(value, errors="coerce")).to_numpy()
             if not same.any():
                 raise KeyError(not_found(str(value), f"adata.obs[{column!r}]", sorted(set(obs[column].astype(str)))))
             found |= same
