@@ -26,7 +26,7 @@ def parse(design, *values):
 def encode(labels, *, table=None, design=SINGLE):
     """Conditions that are read from labels, and their encoding."""
     conditions, of_cell, _ = _conditions.read_conditions(design, pd.DataFrame({"perturbation": labels}))
-    return conditions, of_cell, _conditions.make_encoding(design, conditions, conditions, table)
+    return conditions, of_cell, _conditions.make_encoding(design, conditions, table)
 
 
 # Labels
@@ -61,7 +61,7 @@ def test_order_of_members_changes_nothing(data, members):
     assert parse(DOSED, "+".join(order), joined) == parse(DOSED, " + ".join(order), joined) == expected
     assert parse(DOSED, order, in_order) == expected
     conditions = [Condition(tuple((name, members[name]) for name in some)) for some in (order, sorted(members))]
-    encoding = _conditions.make_encoding(DOSED, [expected], [expected], None)
+    encoding = _conditions.make_encoding(DOSED, [expected], None)
     one, other = (_conditions.encode_conditions(encoding, [condition]) for condition in conditions)
     assert {*zip(one.members[0], one.doses[0], strict=True)} == {*zip(other.members[0], other.doses[0], strict=True)}
 
@@ -122,6 +122,51 @@ def test_cells_without_label_or_group_have_no_condition():
     np.testing.assert_array_equal(of_cell, [1, -1, 0, -1])
 
 
+@pytest.mark.parametrize(
+    ("design", "blank"),
+    [(SINGLE, ""), (SINGLE, "  "), (make_design("perturbation", "control", sep="+"), " + "), (DOSED, "+")],
+)
+def test_a_blank_label_is_a_missing_label(design, blank):
+    obs = pd.DataFrame({"perturbation": ["A", blank, "control"], "dose": [1.0, 2.0, 0.0]})
+    conditions, of_cell, _ = read_conditions(design, obs)
+    assert of_cell.tolist() == [1, -1, 0]
+    assert [condition.is_control for condition in conditions] == [True, False]
+
+
+def test_blank_labels_of_several_columns():
+    design = make_design(["first", "second"], "control")
+    obs = pd.DataFrame({"first": ["A", "control", "", " "], "second": ["", "", "A", ""]})
+    conditions, of_cell, _ = read_conditions(design, obs)
+    assert [[name for name, _ in conditions[i].members] for i in of_cell[:3]] == [["A"], [], ["A"]]
+    assert of_cell[3] == -1
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_controls_may_be_blank(blank):
+    conditions, of_cell, _ = read_conditions(make_design("drug", blank), pd.DataFrame({"drug": ["A", "", "  ", None]}))
+    assert of_cell.tolist() == [1, 0, 0, -1]
+    assert conditions[0].is_control
+
+
+def test_space_around_reference_key_is_no_part_of_it():
+    conditions, of_cell, _ = read_conditions(make_design("drug", " DMSO "), pd.DataFrame({"drug": ["DMSO", "A"]}))
+    assert conditions[of_cell[0]].is_control
+
+
+@pytest.mark.parametrize("reference", [0, "0", 0.0])
+def test_labels_that_a_missing_one_made_floats(reference):
+    obs = pd.DataFrame({"guide": [0.0, 1.0, np.nan, 2.5]})
+    conditions, of_cell, _ = read_conditions(make_design("guide", reference), obs)
+    assert of_cell.tolist() == [0, 1, -1, 2]
+    assert [condition.members for condition in conditions] == [(), (("1", None),), (("2.5", None),)]
+
+
+def test_doses_in_single_precision_are_what_was_written():
+    obs = pd.DataFrame({"perturbation": ["A", "control"], "dose": np.array([0.1, 0.0], np.float32)})
+    conditions, _, _ = read_conditions(DOSED, obs)
+    assert conditions[1].members == (("A", 0.1),)
+
+
 def test_spellings_of_one_condition_are_one_condition():
     obs = pd.DataFrame({"perturbation": ["A+B", "B + A", "control", "A"], "dose": ["1+2", "2.0+1", "0", "0"]})
     conditions, of_cell, rows = _conditions.read_conditions(DOSED, obs)
@@ -136,6 +181,13 @@ def test_condition_label_can_be_read():
     )
     assert _conditions.condition_label(Condition((), ("K562",))) == "control, K562"
     assert _conditions.condition_label(Condition((("A+B", None),))) == "A+B"
+
+
+@pytest.mark.parametrize("dose", [100.0, 1_234_567.0, 1_234_568.0, 0.1, 1e-6, 1 / 3])
+def test_condition_label_tells_doses_apart(dose):
+    shown = _conditions.condition_label(Condition((("A", dose),))).removeprefix("A ")
+    assert float(shown) == dose
+    assert not shown.endswith(".0")
 
 
 # Errors say what was found, what is allowed and what to do
@@ -244,7 +296,7 @@ def test_unseen_perturbation_with_a_row_has_a_vector():
 @pytest.mark.parametrize(("n", "padded"), [(0, 4), (1, 4), (4, 4), (5, 8)])
 def test_sets_are_padded(n, padded):
     condition = Condition(tuple((f"p{i}", None) for i in range(n)))
-    encoding = _conditions.make_encoding(SINGLE, [condition], [condition], None)
+    encoding = _conditions.make_encoding(SINGLE, [condition], None)
     arrays = _conditions.encode_conditions(encoding, [condition, Condition(())])
     assert arrays.members.shape == arrays.doses.shape == arrays.mask.shape == (2, padded)
     np.testing.assert_array_equal(arrays.mask.sum(1), [n, 0])
@@ -254,7 +306,7 @@ def test_doses_and_times_are_standardised_by_the_training_conditions():
     design = make_design("perturbation", "control", "dose", time_col="hours")
     train = [parse(design, "A", dose, hours) for dose, hours in ((10, 6), (1_000, 48), (1_000, 6))]
     unseen = parse(design, "A", 100_000, 6)
-    encoding = _conditions.make_encoding(design, [*train, unseen], train, None)
+    encoding = _conditions.make_encoding(design, train, None)
     arrays = _conditions.encode_conditions(encoding, train)
     for values in (arrays.doses[:, 0], arrays.context[:, 0]):
         np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-6)
@@ -266,11 +318,20 @@ def test_doses_and_times_are_standardised_by_the_training_conditions():
 def test_groups_are_one_hot():
     design = make_design("perturbation", "control", group_col=["line", "donor"])
     conditions = [parse(design, "A", *group) for group in (("K562", 1), ("A549", 2), ("A549", 1))]
-    encoding = _conditions.make_encoding(design, conditions, conditions[:1], None)
+    encoding = _conditions.make_encoding(design, conditions, None)
     assert encoding.groups == {"line": ["A549", "K562"], "donor": ["1", "2"]}
     context = _conditions.encode_conditions(encoding, conditions).context
     np.testing.assert_array_equal(context[:, :4], [[0, 1, 1, 0], [1, 0, 0, 1], [1, 0, 1, 0]])
     np.testing.assert_array_equal(context[:, 4:], 0)
+
+
+def test_a_group_that_was_not_trained_on_is_encoded_as_zeros():
+    design = make_design("perturbation", "control", group_col=["line", "donor"])
+    trained, other = parse(design, "A", "K562", 1), parse(design, "A", "A549", 1)
+    encoding = _conditions.make_encoding(design, [trained], None)
+    assert encoding.groups == {"line": ["K562"], "donor": ["1"]}
+    context = _conditions.encode_conditions(encoding, [trained, other]).context
+    np.testing.assert_array_equal(context[:, :2], [[1, 1], [0, 1]])
 
 
 def test_descriptors_are_standardised():
@@ -296,7 +357,7 @@ def test_encoding_survives_its_dict(perturbations, groups, with_table):
         Condition(((name, 1.0 + i),), (group,), float(i)) for i, name in enumerate(perturbations) for group in groups
     ]
     table = pd.DataFrame(np.random.default_rng(0).normal(size=(len(perturbations), 2)), perturbations, groups[:1] * 2)
-    encoding = _conditions.make_encoding(design, conditions, conditions, table if with_table else None)
+    encoding = _conditions.make_encoding(design, conditions, table if with_table else None)
     restored = _conditions.encoding_from_dict(_conditions.encoding_to_dict(encoding))
     assert restored.values.dtype == np.float32
     np.testing.assert_array_equal(restored.values, encoding.values)

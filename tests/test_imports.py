@@ -10,7 +10,7 @@ import scgap
 
 ROOT = Path(scgap.__file__).parent
 CORE = {"_populations", "_sinkhorn", "_losses", "_map", "_train"}
-READERS = {"_adata", "_conditions", "_messages", "_representation"}
+READERS = {"_adata", "_conditions", "_messages", "_representation", "_splits"}
 
 # Which of our own files and folders each of them may import. The arrays know nothing of the objects they came from.
 MAY_IMPORT = {
@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "_adata": {"_messages"},
     "_conditions": {"_messages", "_populations"},
     "_representation": {"_adata", "_messages"},
-    "_experiment": {"_conditions", "_messages", "_populations"},
+    "_splits": {"_messages"},
+    "_experiment": {"_conditions", "_messages", "_populations", "_splits"},
     "_model": READERS | {"_map"},
     "_query": READERS | {"_map", "_model"},
     "datasets": {"datasets", "_messages"},

@@ -55,11 +55,11 @@ def check_key(name: str) -> str:
     return name
 
 
-def get_obs(data: Data, mod: str | None, columns: Sequence[str]) -> pd.DataFrame:
-    """The named obs columns, one row a cell; looked up in the modality first, then in the MuData."""
+def get_obs(data: Data, mod: str | None, columns: Sequence[str | None]) -> pd.DataFrame:
+    """The named obs columns, None left out, one row a cell; looked up in the modality first, then in the MuData."""
     adata = get_modality(data, mod)
     found: dict[str, pd.Series] = {}
-    for column in columns:
+    for column in filter(None, columns):
         if column in adata.obs:
             found[column] = adata.obs[column]  # type: ignore[assignment]  # anndata's lazy obs
         elif isinstance(data, MuData) and column in data.obs:

@@ -56,7 +56,7 @@ class Encoding(NamedTuple):
     values: np.ndarray
     """(n_perturbations, n_features) float32 descriptors as given."""
     groups: dict[str, list[str]]
-    """Group column -> its values."""
+    """Group column -> its values in trained conditions; any other value is encoded as zeros."""
     dose_scale: tuple[float, float]
     """Mean and standard deviation of the logarithms of the training doses."""
     time_scale: tuple[float, float]
@@ -76,7 +76,9 @@ def make_design(
     def names(value: str | Sequence[str] | None) -> tuple[str, ...]:
         return () if value is None else (value,) if isinstance(value, str) else tuple(value)
 
-    design = Design(names(target_col), str(reference_key), names(dose_col), names(group_col), time_col, sep or None)
+    design = Design(
+        names(target_col), label_text(reference_key), names(dose_col), names(group_col), time_col, sep or None
+    )
     if not design.target_cols:
         raise ValueError("target_col is empty. Pass the obs column, or columns, that name the perturbation.")
     if len(design.dose_cols) > 1 and len(design.dose_cols) != len(design.target_cols):
@@ -92,37 +94,31 @@ def read_conditions(design: Design, obs: pd.DataFrame) -> tuple[list[Condition],
 
     Returns
     -------
-    The distinct conditions, controls included; each cell's position in them (n_obs,), -1 without a label; and the obs
-    rows (n_conditions, n_columns) in which the conditions are written.
+    The distinct conditions, controls included; each cell's position in them (n_obs,), -1 without a group or a label (of
+    several target columns those without one hold no perturbation, but one has to); and the obs rows
+    (n_conditions, n_columns) in which the conditions are written.
     """
     columns = design.columns
-    # Of several target columns the ones without a label hold no perturbation; a cell without any is not labelled.
-    labelled = (
-        obs[list(design.target_cols)].notna().any(axis=1) & obs[list(design.group_cols)].notna().all(axis=1)
-    ).to_numpy()
-    raw = obs.loc[labelled, columns].astype(dict.fromkeys(columns, object))
-    codes = raw.groupby(columns, sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    codes = obs[columns].astype(object).groupby(columns, sort=False, dropna=False, observed=True).ngroup().to_numpy()
     _, first = np.unique(codes, return_index=True)
-    rows = raw.iloc[first].reset_index(drop=True)
+    written = obs[columns].iloc[first].apply(_exact).reset_index(drop=True)
+    labelled = np.array([has_label(design, row) for row in records(written)], dtype=bool)
+    labelled &= written[list(design.group_cols)].notna().all(axis=1).to_numpy()
+    rows = written[labelled].reset_index(drop=True)
     parsed = [parse_condition(design, row) for row in records(rows)]
     conditions = sorted(set(parsed), key=_sort_key)
+    _check_reference(design, conditions, rows)
     position = {condition: i for i, condition in enumerate(conditions)}
-    labels = sorted(
-        {name for column in design.target_cols for label in rows[column] for name in _split(label, design.sep)}
-    )
-    # Cells at dose 0 are controls whatever their label, but must not hide a reference_key that is misspelt.
-    misspelt = design.reference_key not in labels and nearest(design.reference_key, labels) is not None
-    if misspelt or not any(condition.is_control for condition in conditions):
-        where = " or ".join(f"adata.obs[{column!r}]" for column in design.target_cols)
-        raise ValueError(
-            f"reference_key={design.reference_key!r} names no control cells: "
-            + not_found(design.reference_key, where, labels)
-        )
-    condition_of_code = np.array([position[condition] for condition in parsed])
-    of_cell = np.full(len(obs), -1)
-    of_cell[labelled] = condition_of_code[codes]
+    condition_of_code = np.full(len(written), -1)
+    condition_of_code[labelled] = [position[condition] for condition in parsed]
     spelling = [parsed.index(condition) for condition in conditions]
-    return conditions, of_cell, rows.iloc[spelling].reset_index(drop=True)
+    return conditions, condition_of_code[codes], rows.iloc[spelling].reset_index(drop=True)
+
+
+def has_label(design: Design, row: Mapping[str, Any]) -> bool:
+    """Whether any target column holds a label: a blank is none, unless reference_key is blank."""
+    labels = [row.get(column) for column in design.target_cols]
+    return any(_split(label, design.sep) or (design.reference_key == "" and not _is_missing(label)) for label in labels)
 
 
 def parse_condition(design: Design, row: Mapping[str, Any]) -> Condition:
@@ -154,10 +150,11 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
 
 
-def make_encoding(
-    design: Design, conditions: Sequence[Condition], train: Sequence[Condition], table: pd.DataFrame | None
-) -> Encoding:
-    """Choose the numbers for conditions; scales come from the conditions of ``train`` alone."""
+def make_encoding(design: Design, train: Sequence[Condition], table: pd.DataFrame | None) -> Encoding:
+    """Choose the numbers for conditions, from those that are trained on alone.
+
+    A group that is not trained on has no place in the context, where its weights would stay as they were drawn.
+    """
     names = sorted({name for condition in train for name, _ in condition.members})
     if table is not None:
         _check_table(table, names)
@@ -168,10 +165,7 @@ def make_encoding(
         perturbations=tuple(perturbations),
         features=() if table is None else tuple(str(column) for column in table.columns),
         values=np.zeros((len(names), 0), np.float32) if table is None else table.to_numpy(np.float32),
-        groups={
-            column: sorted({condition.group[i] for condition in conditions})
-            for i, column in enumerate(design.group_cols)
-        },
+        groups={column: sorted({c.group[i] for c in train}) for i, column in enumerate(design.group_cols)},
         dose_scale=_mean_and_std(np.log(doses)),
         time_scale=_mean_and_std(np.log1p(times)),
     )
@@ -215,10 +209,17 @@ def encode_conditions(encoding: Encoding, conditions: Sequence[Condition]) -> Co
     return ConditionArrays(members.astype(np.int32), doses, mask, context)
 
 
+def label_text(label: Any) -> str:
+    """A label without space around it; whole numbers, which a missing label turns into floats, without their point."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label).strip()
+
+
 def condition_label(condition: Condition) -> str:
     """A label to read: ``A 10 + B 100, line_1``."""
-    members = " + ".join(name if dose is None else f"{name} {dose:g}" for name, dose in condition.members) or "control"
-    time = () if condition.time is None else (f"time {condition.time:g}",)
+    members = (
+        " + ".join(name if dose is None else f"{name} {_digits(dose)}" for name, dose in condition.members) or "control"
+    )
+    time = () if condition.time is None else (f"time {_digits(condition.time)}",)
     return ", ".join([members, *condition.group, *time])
 
 
@@ -256,13 +257,41 @@ def _context(encoding: Encoding, condition: Condition) -> list[float]:
     return [*one_hot, 0.0 if condition.time is None else _standardise(np.log1p(condition.time), encoding.time_scale)]
 
 
+def _check_reference(design: Design, conditions: Sequence[Condition], rows: pd.DataFrame) -> None:
+    labels = sorted(
+        {name for column in design.target_cols for label in rows[column] for name in _split(label, design.sep)}
+    )
+    # Cells at dose 0 are controls whatever their label, but must not hide a reference_key that is misspelt.
+    misspelt = design.reference_key not in labels and nearest(design.reference_key, labels) is not None
+    if misspelt or not any(condition.is_control for condition in conditions):
+        where = " or ".join(f"adata.obs[{column!r}]" for column in design.target_cols)
+        raise ValueError(
+            f"reference_key={design.reference_key!r} names no control cells: "
+            + not_found(design.reference_key, where, labels)
+        )
+
+
+def _exact(column: pd.Series) -> pd.Series:
+    """The column as objects, in which a dose of 0.1 is 0.1 and not the float32 next to it."""
+    return (column.astype(str).astype(float) if column.dtype == np.float32 else column).astype(object)
+
+
 def _split(label: Any, sep: str | None) -> list[str]:
     if isinstance(label, list | tuple | np.ndarray):
-        return [str(name) for name in label]
-    if label is None or label is pd.NA or label != label:
+        return [label_text(name) for name in label]
+    if _is_missing(label):
         return []
-    parts = str(label).split(sep) if sep else [str(label)]
-    return [part for part in (part.strip() for part in parts) if part]
+    text = label_text(label)
+    return [part for part in (part.strip() for part in (text.split(sep) if sep else [text])) if part]
+
+
+def _digits(number: float) -> str:
+    """The shortest digits that tell the number from all others."""
+    return repr(float(number)).removesuffix(".0")
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or label is pd.NA or label != label
 
 
 def _doses(design: Design, row: Mapping[str, Any], column: str, names: list[str]) -> list[float | None]:

@@ -6,13 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from scgap._conditions import Condition, Design, Encoding, condition_label, encode_conditions
+from scgap._conditions import Condition, Design, Encoding, condition_label, encode_conditions, label_text
 from scgap._messages import listed
 from scgap._populations import ConditionArrays, Populations, make_populations, pad_rows
-
-MIN_CELLS = 10  # training cells of a condition or of a group's controls, below which moments mean nothing
-VALID_FRACTION = 0.1  # of the training cells, held out where the split names no valid ones
-SPLITS = ("train", "valid", "test")
+from scgap._splits import MIN_CELLS, MIN_VALID, SPLITS
 
 
 class Experiment(NamedTuple):
@@ -27,27 +24,6 @@ class Experiment(NamedTuple):
     """Positions, among trained and only_valid, of the conditions with validation cells."""
 
 
-def assign_split(labels: pd.Series | None, of_cell: np.ndarray, seed: int) -> np.ndarray:
-    """``train``, ``valid``, ``test`` or ``""`` (no condition) for every cell (n_obs,)."""
-    split = (
-        np.full(len(of_cell), "train", dtype=object) if labels is None else labels.astype(object).to_numpy(copy=True)
-    )
-    used = of_cell >= 0
-    if unknown := sorted({str(label) for label in split[used]} - set(SPLITS)):
-        raise ValueError(
-            f"The split column {labels.name if labels is not None else ''!r} holds {listed(unknown)}. "
-            "Its values are 'train', 'valid' and 'test'; scgap.pp.split makes such a column."
-        )
-    split[~used] = ""
-    if not (split == "valid").any():
-        generator = np.random.default_rng(seed)
-        for population in np.unique(of_cell[split == "train"]):
-            cells = np.flatnonzero((of_cell == population) & (split == "train"))
-            n_valid = max(round(VALID_FRACTION * len(cells)), min(MIN_CELLS // 2, len(cells) // 2))
-            split[generator.permutation(cells)[:n_valid]] = "valid"
-    return split.astype(str)
-
-
 def make_experiment(
     conditions: Sequence[Condition], of_cell: np.ndarray, split: np.ndarray, *, learned: bool
 ) -> Experiment:
@@ -59,24 +35,33 @@ def make_experiment(
     control_of = {condition.group: i for i, condition in enumerate(conditions) if condition.is_control}
     perturbed = [i for i, condition in enumerate(conditions) if not condition.is_control]
     trained = [i for i in perturbed if n_train[i]]
-    known = {name for i in trained for name, _ in conditions[i].members}
-    only_valid = [
-        i
-        for i in perturbed
-        if n_valid[i] and not n_train[i] and not (learned and {name for name, _ in conditions[i].members} - known)
-    ]
     if not trained:
         raise ValueError(
             "No perturbed cells to train on: all cells are controls, unlabelled or held out. "
             "Check target_col, reference_key and split_col."
         )
-    _check_sizes(conditions, trained, control_of, n_train, n_train + n_valid)
+    _check_sizes(conditions, trained, control_of, n_train)
+    known = {name for i in trained for name, _ in conditions[i].members}
+
+    def can_validate(i: int) -> bool:
+        control = control_of.get(conditions[i].group)
+        members = {name for name, _ in conditions[i].members}
+        # Controls that train stand in for controls that validate.
+        return (
+            n_valid[i] >= MIN_VALID
+            and control is not None
+            and n_valid[control] + n_train[control] >= MIN_VALID
+            and (not learned or members <= known)
+        )
+
+    only_valid = [i for i in perturbed if not n_train[i] and can_validate(i)]
     used = [*trained, *only_valid]
-    validated = np.array([j for j, i in enumerate(used) if n_valid[i]], dtype=int)
+    validated = np.array([j for j, i in enumerate(used) if can_validate(i)], dtype=int)
     if not len(validated):
         raise ValueError(
-            "None of the conditions with 'valid' cells can be predicted: their perturbations have no training cells "
-            "and no encoding. Pass encoding=, or mark cells of trained conditions as valid."
+            f"No condition can validate: that takes {MIN_VALID} 'valid' cells of a perturbation that has training "
+            "cells or a row in encoding=, and controls in its group. Mark cells of trained conditions as valid, "
+            f"beside {MIN_CELLS} that train."
         )
     return Experiment(
         [conditions[i] for i in trained],
@@ -90,12 +75,13 @@ def make_experiment(
 def experiment_populations(
     experiment: Experiment, points: np.ndarray, of_cell: np.ndarray, split: np.ndarray
 ) -> tuple[Populations, Populations]:
-    """Training and validation cells on the device; groups whose controls all train validate on these."""
+    """Training and validation cells on the device; where too few controls validate, those that train do, too."""
     sources = (experiment.source_of, experiment.target_of)
     train = np.where(split == "train", of_cell, -1)
     valid = np.where(split == "valid", of_cell, -1)
-    for control in set(experiment.source_of) - set(valid):
-        valid = np.where(train == control, control, valid)
+    for control in set(experiment.source_of):
+        if (valid == control).sum() < MIN_VALID:
+            valid = np.where(train == control, control, valid)
     return make_populations(points, train, *sources), make_populations(points, valid, *sources)
 
 
@@ -114,8 +100,10 @@ def condition_table(
     for column in design.columns:
         is_number = column in (*design.dose_cols, design.time_col)
         numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
-        # Doses joined by a separator stay strings.
-        table[column] = numbers if is_number and numbers.notna().all() else table[column].astype(str)
+        # Doses joined by a separator stay strings; a column without a perturbation may hold no dose.
+        is_number = is_number and bool((numbers.notna() | table[column].isna()).all())
+        names = table[column].map(label_text) if column in design.target_cols else table[column].astype(str)
+        table[column] = numbers if is_number else names
     table.insert(0, "condition_label", [condition_label(conditions[i]) for i in perturbed])
     parts = [set(split[of_cell == i]) for i in perturbed]
     table["split"] = [next(part for part in SPLITS if part in found) for found in parts]
@@ -128,7 +116,6 @@ def _check_sizes(
     trained: Sequence[int],
     control_of: dict[tuple[str, ...], int],
     n_train: np.ndarray,
-    n_cells: np.ndarray,
 ) -> None:
     groups = {conditions[i].group for i in trained}
     if without := sorted(
@@ -139,7 +126,7 @@ def _check_sizes(
             "Drop the group, or leave the column out of group_col."
         )
     populations = [*trained, *(control_of[group] for group in groups)]
-    if small := [f"{condition_label(conditions[i])} ({n_cells[i]})" for i in populations if n_cells[i] < MIN_CELLS]:
+    if small := [f"{condition_label(conditions[i])} ({n_train[i]})" for i in populations if n_train[i] < MIN_CELLS]:
         raise ValueError(
             f"Fewer than {MIN_CELLS} training cells in {listed(small)}. Drop these cells, hold the condition out as "
             "'test', or merge groups."

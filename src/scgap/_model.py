@@ -16,6 +16,7 @@ from scgap._messages import not_found
 from scgap._representation import Representation, representation_from_dict, representation_to_dict
 
 FORMAT_VERSION = 1
+TABLE = ("condition_label", "split", "n_cells")  # columns of the table of conditions beside those of the design
 
 
 class TransportModel(NamedTuple):
@@ -25,7 +26,7 @@ class TransportModel(NamedTuple):
     """Settings, as given and as resolved."""
     weights: Weights
     conditions: pd.DataFrame
-    """One row a condition: the design's columns, ``split``, ``n_cells``."""
+    """One row a condition: the design's columns and those of TABLE."""
     encoding: Encoding
     history: pd.DataFrame
     representation: Representation
@@ -177,8 +178,9 @@ def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def _to_numpy(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies, for JAX gives arrays that cannot be written to."""
     return {
-        name: _to_numpy(value) if isinstance(value, Mapping) else np.asarray(value, np.float32)
+        name: _to_numpy(value) if isinstance(value, Mapping) else np.array(value, np.float32)
         for name, value in weights.items()
     }
 

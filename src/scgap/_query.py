@@ -1,6 +1,7 @@
 """Questions to a fitted map: which condition is meant, which cells are moved, and the moving."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -9,10 +10,10 @@ import pandas as pd
 from anndata import AnnData
 
 from scgap._adata import select_cells
-from scgap._conditions import Condition, encode_conditions, parse_condition, read_conditions, records
+from scgap._conditions import Condition, encode_conditions, has_label, parse_condition, read_conditions, records
 from scgap._map import transport_cells
 from scgap._messages import listed, not_found
-from scgap._model import TransportModel
+from scgap._model import TABLE, TransportModel
 
 
 def read_query(model: TransportModel, condition: str | Mapping[str, Any] | pd.Series) -> dict[str, Any]:
@@ -22,6 +23,8 @@ def read_query(model: TransportModel, condition: str | Mapping[str, Any] | pd.Se
         query: dict[str, Any] = {design.target_cols[0]: condition}
     elif isinstance(condition, Mapping | pd.Series):
         query = {str(column): _plain(value) for column, value in condition.items()}
+        if isinstance(condition, pd.Series):  # perhaps a row of the table of conditions
+            query = {name: value for name, value in query.items() if name in design.columns or name not in TABLE}
     else:
         raise TypeError(
             f"condition is a {type(condition).__name__}. Pass a label of {design.target_cols[0]!r}, or a mapping from "
@@ -30,16 +33,20 @@ def read_query(model: TransportModel, condition: str | Mapping[str, Any] | pd.Se
     for column in query:
         if column not in design.columns:
             raise KeyError(not_found(column, "the columns of the fit", design.columns))
-    labels = [query.get(column) for column in design.target_cols]
-    if all(label is None or (isinstance(label, str) and not label.strip()) for label in labels):
+    if not has_label(design, query):
         raise ValueError(f"condition names no perturbation. Give a value for {listed(design.target_cols)}.")
-    asked = parse_condition(design._replace(dose_cols=(), group_cols=(), time_col=None), query)
+    plain = design._replace(dose_cols=(), group_cols=(), time_col=None)
+    asked = parse_condition(plain, query)
     if asked.is_control:
         return query
     open_columns = [column for column in (*design.dose_cols, design.time_col) if column and query.get(column) is None]
     if len(design.dose_cols) == len(design.target_cols):
         # The dose of a target column that holds no perturbation is not asked for.
-        unused = {d for t, d in zip(design.target_cols, design.dose_cols, strict=True) if t not in query}
+        unused = {
+            dose_col
+            for column, dose_col in zip(design.target_cols, design.dose_cols, strict=True)
+            if parse_condition(plain._replace(target_cols=(column,)), query).is_control
+        }
         open_columns = [column for column in open_columns if column not in unused]
     if open_columns:
         raise ValueError(
@@ -74,13 +81,9 @@ def select_source(
                 f"There are no control cells in the group {listed(asked.values())}. Pass the cells to move as source=, "
                 f"or one of the groups {listed(sorted({', '.join(conditions[i].group) for i in control}))}."
             )
-    for column, known in zip(design.group_cols, model.encoding.groups.values(), strict=True):
-        found = sorted({str(value) for value in obs.loc[cells, column]})
-        if unknown := [value for value in found if value not in known]:
-            raise ValueError(
-                f"The map was not fitted on {column!r} {listed(unknown)}; its groups are {listed(known)}. "
-                "Select source cells of these, or fit with controls and perturbed cells of the new group."
-            )
+    for column, trained in model.encoding.groups.items():
+        found, held_out = ({str(group) for group in table[column].unique()} for table in (obs[cells], model.conditions))
+        _check_groups(column, found, trained, held_out)
     return cells
 
 
@@ -98,6 +101,20 @@ def move_cells(model: TransportModel, points: np.ndarray, groups: pd.DataFrame, 
         arrays = jax.tree.map(lambda array: array[0], encode_conditions(model.encoding, [condition]))
         moved[rows] = transport_cells(model.network, model.weights, points[rows], arrays)
     return moved
+
+
+def _check_groups(column: str, found: set[str], trained: Collection[str], held_out: set[str]) -> None:
+    """Refuse groups that the fit did not know, and say which of those it knew were held out."""
+    new = sorted(found - set(trained))
+    if unknown := [group for group in new if group not in held_out]:
+        raise ValueError(
+            f"The map was not fitted on {column!r} {listed(unknown)}; its groups are {listed(trained)}. "
+            "Select source cells of these, or fit with controls and perturbed cells of the new group."
+        )
+    if new:
+        warnings.warn(
+            f"{column!r} {listed(new)} was not trained on: its cells are moved without its context.", stacklevel=4
+        )
 
 
 def _matching(model: TransportModel, query: Mapping[str, Any], asked: Condition) -> list[str]:

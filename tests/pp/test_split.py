@@ -25,6 +25,15 @@ def test_every_condition_is_split(screen):
     np.testing.assert_allclose(valid, 0.07, atol=0.01)
 
 
+@pytest.mark.parametrize(("n_cells", "n_test", "n_valid"), [(12, 2, 0), (15, 3, 2), (40, 8, 5)])
+def test_small_conditions_keep_enough_cells_to_train_on(n_cells, n_test, n_valid):
+    adata = AnnData(np.zeros((2 * n_cells, 1), np.float32))
+    adata.obs["perturbation"] = ["control", "A"] * n_cells
+    scgap.pp.split(adata)
+    for part, n in (("test", n_test), ("valid", n_valid), ("train", n_cells - n_test - n_valid)):
+        assert (adata.obs["split"] == part).sum() == 2 * n
+
+
 def test_without_test_cells(screen):
     scgap.pp.split(screen, fraction=0.0, **DESIGN)
     assert set(screen.obs["split"]) == {"train", "valid"}
@@ -85,6 +94,31 @@ def test_doses_written_as_strings_are_numbers(screen):
     scgap.pp.split(screen, holdout={"dose_value": [1000.0]}, **DESIGN)
     assert (screen.obs["split"][screen.obs["dose_value"] == "1000"] == "test").all()
     assert (screen.obs["split"][screen.obs["dose_value"] == "100"] == "train").any()
+
+
+@pytest.mark.parametrize("dose", ["1000", "1e3", "1000.0", 1_000, np.float32(1_000)])
+def test_doses_may_be_named_by_strings(screen, dose):
+    scgap.pp.split(screen, holdout={"dose_value": [dose]}, **DESIGN)
+    assert (screen.obs["split"][screen.obs["dose_value"] == 1_000] == "test").all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "holdout"),
+    [
+        ({"target_col": ["d1", "d2"]}, {"d1": ["A"], "d2": ["B"]}),
+        ({"target_col": "both", "sep": "+"}, {"both": ["A+B"]}),
+    ],
+)
+def test_a_condition_is_held_out_in_every_spelling(screen, columns, holdout):
+    spellings = {"control": ("none", "none"), "drug_1": ("A", "B"), "drug_2": ("B", "A"), "drug_3": ("A", "none")}
+    pairs = [spellings[name] for name in screen.obs["perturbation"]]
+    screen.obs["d1"], screen.obs["d2"] = zip(*pairs, strict=True)
+    screen.obs["both"] = [f"{one}+{other}" for one, other in pairs]
+    scgap.pp.split(screen, holdout=holdout, reference_key="none", **columns)
+    both = screen.obs["perturbation"].isin(["drug_1", "drug_2"])
+    assert (screen.obs["split"][both] == "test").all()
+    # A alone is another condition, and goes on training.
+    assert (screen.obs["split"][screen.obs["perturbation"] == "drug_3"] == "train").mean() > 0.5
 
 
 def test_cells_without_a_label_are_left_out(screen):

@@ -57,6 +57,7 @@ def test_weights_are_plain_float32_arrays(fitted):
     found = leaves(fitted.uns["scgap"]["weights"])
     assert len(found) > 10
     assert all(isinstance(leaf, np.ndarray) and leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in found)
+    assert all(leaf.flags.writeable for leaf in found)
 
 
 def test_the_table_of_conditions_counts_cells(fitted):
@@ -157,10 +158,12 @@ def test_doses_may_be_strings_or_numbers(screen, fitted, fit, same, dtype):
 
 
 @pytest.mark.parametrize("reference", [0, "0"])
-def test_labels_may_be_integers(screen, fit, reference):
-    screen.obs["perturbation"] = screen.obs["perturbation"].cat.codes.to_numpy()
+@pytest.mark.parametrize("dtype", [int, float])
+def test_labels_may_be_numbers(screen, fit, reference, dtype):
+    screen.obs["perturbation"] = screen.obs["perturbation"].cat.codes.to_numpy().astype(dtype)
     stored = fit(screen, reference_key=reference, dose_col=None, n_iters=0)
     assert set(stored["conditions"]["perturbation"]) == {"1", "2", "3"}
+    scgap.tl.predict(screen, "1")
 
 
 @pytest.mark.parametrize("reference", ["none", ""])
@@ -203,6 +206,7 @@ def test_combinations_have_sorted_members(pairs):
 def test_without_iterations_the_map_is_the_identity(screen, fit):
     stored = fit(screen, n_iters=0)
     assert len(stored["history"]) == 0
+    assert [str(dtype) for dtype in stored["history"].dtypes] == ["int64", "float64", "float64", "float64"]
     scgap.tl.predict(screen, QUERY)
     np.testing.assert_array_equal(screen.layers["scgap"], screen.X)
 
@@ -320,6 +324,22 @@ def test_a_second_column_without_label_holds_no_perturbation(screen, fit, same):
     stored = fit(screen, target_col=["one", "other"], n_iters=20)
     assert same(stored["weights"], expected["weights"])
     assert set(stored["conditions"]["other"]) == {"drug_1", "control"}
+
+
+def test_one_valid_cell_of_a_condition_does_not_stop_the_fit(screen, fit):
+    rows = (screen.obs["perturbation"] == "drug_1") & (screen.obs["split"] == "valid")
+    for line in ("line_1", "line_2"):
+        of_line = rows & (screen.obs["cell_line"] == line)
+        screen.obs.loc[of_line & (of_line.cumsum() > 1), "split"] = "test"
+    assert np.isfinite(fit(screen, n_iters=20)["history"].to_numpy()).all()
+
+
+def test_blank_labels_are_missing_labels(screen, fit):
+    label = screen.obs["perturbation"].astype(str)
+    screen.obs["perturbation"] = label.where(label != "drug_1", " ")
+    with pytest.warns(UserWarning, match=f"{(label == 'drug_1').sum()} cells without a perturbation or group label"):
+        stored = fit(screen, n_iters=0)
+    assert set(stored["conditions"]["perturbation"]) == {"drug_2", "drug_3"}
 
 
 def test_labels_of_a_mudata(screen, fitted, fit, settings, same):

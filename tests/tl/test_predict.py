@@ -149,10 +149,39 @@ def test_conditions_may_be_written_in_many_ways(fitted, condition):
     json.loads(result.uns["scgap"]["predictions"]["scgap"])
 
 
+def test_a_row_of_the_table_of_conditions_is_a_condition(fitted):
+    table = fitted.uns["scgap"]["conditions"]
+    row = table.set_index("condition_label", drop=False).loc["drug_3 1000, line_2"]
+    expected = scgap.tl.predict(fitted, {**QUERY, "cell_line": "line_2"}, copy=True)
+    np.testing.assert_array_equal(predicted(fitted, row), expected.layers["scgap"])
+    # What is misspelt is still refused.
+    with pytest.raises(KeyError, match="'splt' is not in the columns of the fit"):
+        scgap.tl.predict(fitted, row.rename({"split": "splt"}))
+
+
+def test_a_group_that_was_held_out_moves_without_its_context(screen, settings, refused):
+    scgap.pp.split(screen, holdout={"cell_line": ["line_2"]}, dose_col="dose_value", group_col="cell_line")
+    scgap.tl.fit_transport(screen, **settings)
+    assert json.loads(screen.uns["scgap"]["encoding"]["groups"]) == {"cell_line": ["line_1"]}
+    with pytest.warns(
+        UserWarning, match=r"'cell_line' 'line_2' was not trained on: its cells are moved without"
+    ) as log:
+        moved = predicted(screen)[controls(screen)]
+    assert log[0].filename == __file__
+    assert np.isfinite(moved).all()
+    assert np.isfinite(scgap.tl.evaluate(screen)["value"]).all()
+    scgap.tl.predict(screen, {**QUERY, "cell_line": "line_1"})  # and no warning
+    screen.obs["cell_line"] = screen.obs["cell_line"].cat.rename_categories({"line_2": "line_9"})
+    with refused(screen, ValueError, "not fitted on 'cell_line' 'line_9'"):
+        scgap.tl.predict(screen, QUERY)
+
+
 def test_combinations_are_sets(pairs):
     both = predicted(pairs, "A+B")
     for condition in ("B+A", " A + B ", {"genes": "B+A"}, {"genes": ["A", "B"]}, "none+A+B", "A+B+A"):
         np.testing.assert_array_equal(predicted(pairs, condition), both)
+    with pytest.raises(ValueError, match="names no perturbation"):
+        scgap.tl.predict(pairs, " + ")
     single = predicted(pairs, "A")
     assert (single != both)[pairs.obs["genes"] == "none"].any(axis=1).all()
     assert np.isfinite(predicted(pairs, "A+B+C")).all()  # never measured together
@@ -174,6 +203,8 @@ def test_two_columns_each_with_its_dose(screen, settings):
     assert (predicted(screen, other_dose) != expected)[control].any()
     # The dose of a column that holds no perturbation is not asked for; that of one that does, is.
     alone = predicted(screen, {"one": "drug_2", "dose_one": 100})
+    written = {"one": "drug_2", "dose_one": 100, "two": "control", "dose_two": np.nan}
+    np.testing.assert_array_equal(predicted(screen, written), alone)
     assert (alone != expected)[control].any()
     with pytest.raises(ValueError, match="leaves 'dose_two' open"):
         scgap.tl.predict(screen, {"one": "drug_2", "dose_one": 100, "two": "drug_1"})

@@ -9,8 +9,7 @@ import pandas as pd
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
 from scgap._conditions import make_design, read_conditions
 from scgap._messages import not_found
-
-VALID_FRACTION = 0.1  # of the cells that do not test
+from scgap._splits import SPLITS, n_valid_of
 
 
 def split(
@@ -31,7 +30,8 @@ def split(
     """Hold out cells, and whole conditions, for testing.
 
     Of every condition and of the controls of every group, ``fraction`` of the cells become ``test`` and a tenth of the
-    others ``valid``, at random. Conditions named by ``holdout`` go to ``test`` with all their cells.
+    others ``valid`` (at least 5, as long as 10 are left to train on), at random. Conditions named by ``holdout`` go to
+    ``test`` with all their cells.
 
     Parameters
     ----------
@@ -39,7 +39,10 @@ def split(
         AnnData, or MuData together with ``mod``.
     holdout
         Conditions never to train on: from columns to values, ``{"perturbation": ["A"], "dose_value": [100]}``.
-        A condition is held out if every named column holds one of the values. Controls are never held out whole.
+        A condition is held out, with all its cells in whatever way they are written, if every named column holds one of
+        the values. If a column is not of the design (a batch, a plate), the cells are held out that hold the values,
+        and the others of their conditions still train. Values are those of the column: ``"A"`` leaves the combination
+        ``"A+B"`` in training, unless it is named as well. Controls are never held out whole.
     fraction
         Test cells of each condition that is not held out, between 0 and 1.
     target_col, reference_key, dose_col, group_col, sep, mod
@@ -85,6 +88,9 @@ def split(
     obs = get_obs(data, mod, list(dict.fromkeys([*design.columns, *(holdout or {})])))
     conditions, of_cell, _ = read_conditions(design, obs)
     held_out = _held_out(obs, holdout)
+    if held_out is not None and set(holdout or {}) <= set(design.columns):
+        # A condition may be written in several ways, B+A for A+B: none of its cells may train.
+        held_out = np.isin(of_cell, of_cell[held_out & (of_cell >= 0)])
     perturbed = np.isin(of_cell, [i for i, condition in enumerate(conditions) if not condition.is_control])
     if held_out is not None and not (held_out & perturbed).any():
         raise ValueError(
@@ -97,7 +103,7 @@ def split(
     for i, condition in enumerate(conditions):
         cells = np.flatnonzero(of_cell == i)
         n_test = round(fraction * len(cells))
-        n_valid = round(VALID_FRACTION * (len(cells) - n_test))
+        n_valid = n_valid_of(len(cells) - n_test)
         order = generator.permutation(cells)
         part[order] = "train"
         part[order[:n_test]] = "test"
@@ -107,7 +113,7 @@ def split(
     if not any((part[of_cell == i] == "train").any() for i, c in enumerate(conditions) if not c.is_control):
         raise ValueError("Nothing is left to train on: holdout names every perturbed condition. Name fewer of them.")
     result = data.copy() if copy else data
-    get_modality(result, mod).obs[key_added] = pd.Categorical(part, categories=["train", "valid", "test"])
+    get_modality(result, mod).obs[key_added] = pd.Categorical(part, categories=list(SPLITS))
     return result if copy else None
 
 
@@ -118,13 +124,12 @@ def _held_out(obs: pd.DataFrame, holdout: Mapping[str, Sequence[Any]] | None) ->
     mask = np.ones(len(obs), bool)
     for column, values in holdout.items():
         values = [values] if isinstance(values, str) or np.isscalar(values) else list(values)
-        # Doses are compared as numbers: the column may hold '10' and the call 10.0.
+        # Doses are compared as numbers: the column may hold '10' and the call 10.0, or the other way round.
         numbers = pd.to_numeric(obs[column].astype(object), errors="coerce")
         found = np.zeros(len(obs), bool)
         for value in values:
             same = (obs[column].astype(str) == str(value)).to_numpy()
-            if isinstance(value, int | float | np.number):
-                same = same | (numbers == value).to_numpy()
+            same = same | (numbers == pd.to_numeric(value, errors="coerce")).to_numpy()
             if not same.any():
                 raise KeyError(not_found(str(value), f"adata.obs[{column!r}]", sorted(set(obs[column].astype(str)))))
             found |= same

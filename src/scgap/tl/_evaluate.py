@@ -8,12 +8,12 @@ import pandas as pd
 from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense
 from scgap._baselines import halves, identity, mean_shift
 from scgap._conditions import Condition, condition_label, read_conditions
-from scgap._experiment import SPLITS
 from scgap._messages import listed, not_found
 from scgap._metrics import METRICS
 from scgap._model import get_model, indexed
 from scgap._query import move_cells
 from scgap._representation import decode, encode, read_features
+from scgap._splits import SPLITS
 
 MIN_CELLS = 10  # observed cells, below which no metric means anything
 BASELINES = ("identity", "mean_shift")

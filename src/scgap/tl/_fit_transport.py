@@ -18,17 +18,12 @@ from tqdm.auto import tqdm
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
 from scgap._conditions import initial_vectors, make_design, make_encoding, read_conditions
-from scgap._experiment import (
-    assign_split,
-    condition_table,
-    experiment_arrays,
-    experiment_populations,
-    make_experiment,
-)
+from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
 from scgap._losses import resolve_cost
 from scgap._map import ConditionalMap, init_weights
 from scgap._model import TransportModel, model_to_uns
-from scgap._representation import encode, make_representation
+from scgap._representation import make_representation
+from scgap._splits import assign_split
 from scgap._train import Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
 
 # Chosen on one seed of the Sachs data (held-out cells of seen conditions); no benchmark has settled them yet.
@@ -100,7 +95,8 @@ def fit_transport(
         perturbations that were not measured. By default each perturbation learns a vector of its own.
     split_col
         Column of ``obs`` with the values ``train``, ``valid``, ``test``, see `scgap.pp.split`. Test cells are not
-        touched; without valid cells, a tenth of the training cells takes their place.
+        touched; without valid cells, a tenth of the training cells takes their place (at least 5 of a condition, as
+        long as 10 are left to train on).
     layer
         Layer to fit; default ``X``.
     use_rep
@@ -207,18 +203,17 @@ def fit_transport(
     check_writable(adata, copy=copy)
 
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)
-    obs = get_obs(data, mod, [*design.columns, *([split_col] if split_col else [])])
+    obs = get_obs(data, mod, [*design.columns, split_col])
     conditions, of_cell, rows = read_conditions(design, obs)
     if n_unlabelled := int((of_cell < 0).sum()):
         warnings.warn(f"{n_unlabelled} cells without a perturbation or group label are left out.", stacklevel=2)
     split = assign_split(obs[split_col] if split_col else None, of_cell, seed)
     experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
-    table = make_encoding(design, conditions, experiment.trained, encoding)
+    table = make_encoding(design, experiment.trained, encoding)
     arrays = jax.tree.map(jnp.asarray, experiment_arrays(experiment, table))
 
     var_names = np.asarray(adata.var_names, dtype=str)
-    representation = make_representation(adata, layer, use_rep)
-    points = encode(representation, adata, var_names)
+    representation, points = make_representation(adata, layer, use_rep, split != "test")
     train, valid = experiment_populations(experiment, points, of_cell, split)
 
     network = ConditionalMap(hidden)
@@ -261,7 +256,7 @@ def fit_transport(
         weights=weights,
         conditions=condition_table(design, conditions, rows, of_cell, split),
         encoding=table,
-        history=pd.DataFrame(history, columns=Report._fields),
+        history=pd.DataFrame(history, columns=Report._fields).astype(Report.__annotations__),
         representation=representation,
         var_names=var_names,
     )

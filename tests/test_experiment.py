@@ -1,0 +1,85 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from scgap._conditions import make_design, parse_condition, read_conditions, records
+from scgap._experiment import condition_table, experiment_populations, make_experiment
+
+DESIGN = make_design("drug", "control", group_col="line")
+
+
+def experiment_of(*blocks, learned=True):
+    """Blocks of (drug, line, split, number of cells)."""
+    cells = pd.DataFrame([block[:3] for block in blocks for _ in range(block[3])], columns=["drug", "line", "split"])
+    conditions, of_cell, _ = read_conditions(DESIGN, cells)
+    split = cells["split"].to_numpy(str)
+    return make_experiment(conditions, of_cell, split, learned=learned), of_cell, split
+
+
+TRAINED = [
+    ("control", "x", "train", 20),
+    ("control", "x", "valid", 2),
+    ("A", "x", "train", 20),
+    ("A", "x", "valid", 3),
+]
+
+
+def labels(conditions):
+    return [(condition.members[0][0], *condition.group) for condition in conditions]
+
+
+def test_one_valid_cell_validates_nothing():
+    # The unbiased energy distance of a single cell is NaN, which stopped the fit.
+    experiment, _, _ = experiment_of(
+        *TRAINED, ("B", "x", "train", 20), ("B", "x", "valid", 1), ("A", "y", "valid", 1), ("control", "y", "valid", 5)
+    )
+    assert labels(experiment.trained) == [("A", "x"), ("B", "x")]
+    assert experiment.validated.tolist() == [0]
+    assert experiment.only_valid == []
+
+
+@pytest.mark.parametrize(
+    ("controls", "validates"),
+    [
+        ([], False),  # the group has no controls at all
+        ([("control", "y", "test", 20)], False),
+        ([("control", "y", "valid", 1)], False),
+        ([("control", "y", "valid", 2)], True),
+        ([("control", "y", "train", 5)], True),
+        ([("control", "y", "train", 1), ("control", "y", "valid", 1)], True),
+    ],
+)
+def test_conditions_validate_where_their_group_has_controls(controls, validates):
+    experiment, of_cell, split = experiment_of(*TRAINED, ("A", "y", "valid", 5), *controls)
+    assert labels(experiment.only_valid) == ([("A", "y")] if validates else [])
+    _, valid = experiment_populations(experiment, np.zeros((len(of_cell), 2), np.float32), of_cell, split)
+    for populations in (valid.source_of, valid.target_of):
+        assert (np.asarray(valid.size)[np.asarray(populations)[experiment.validated]] >= 2).all()
+
+
+def test_nothing_to_validate_says_what_is_needed():
+    with pytest.raises(ValueError, match="No condition can validate: that takes 2 'valid' cells") as caught:
+        experiment_of(("control", "x", "train", 10), ("A", "x", "train", 10))
+    assert "Mark cells of trained conditions as valid, beside 10 that train" in str(caught.value)
+
+
+def test_training_cells_are_counted_and_no_others():
+    with pytest.raises(ValueError, match=r"Fewer than 10 training cells in 'A, x \(9\)'"):
+        experiment_of(TRAINED[0], TRAINED[1], ("A", "x", "train", 9), ("A", "x", "valid", 30))
+
+
+def test_a_dose_that_is_not_needed_leaves_the_others_numbers():
+    design = make_design(["one", "two"], "control", ["dose_one", "dose_two"])
+    obs = pd.DataFrame(
+        {
+            "one": ["A", "A", "control"],
+            "two": ["B", "control", "control"],
+            "dose_one": [1.0, 1.0, np.nan],
+            "dose_two": [5.0, np.nan, np.nan],
+        }
+    )
+    conditions, of_cell, rows = read_conditions(design, obs)
+    table = condition_table(design, conditions, rows, of_cell, np.full(3, "train"))
+    assert table[["dose_one", "dose_two"]].dtypes.tolist() == [float, float]
+    np.testing.assert_array_equal(table["dose_two"], [np.nan, 5.0])
+    assert [parse_condition(design, row) for row in records(table)] == conditions[1:]
