@@ -4,11 +4,13 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
+from scgap._adata import to_dense
 from scgap._representation import (
     decode,
     encode,
+    feature_order,
     make_representation,
-    read_features,
+    read_matrix,
     representation_from_dict,
     representation_to_dict,
 )
@@ -25,8 +27,12 @@ def adata():
 
 
 def make(adata, layer=None, use_rep=None):
-    representation = make_representation(adata, layer, use_rep)
-    return representation, encode(representation, adata, np.asarray(adata.var_names))
+    return make_representation(adata, layer, use_rep, np.ones(adata.n_obs, bool))
+
+
+def read(representation, adata, var_names):
+    order = feature_order(representation, adata, np.asarray(var_names))
+    return to_dense(read_matrix(representation, adata)[:, order])
 
 
 @pytest.mark.parametrize("use_rep", [None, "X"])
@@ -71,7 +77,7 @@ def test_pca_of_a_layer_is_decoded_to_the_layer(adata):
     sc.pp.pca(adata, n_comps=4, layer="shifted")
     representation, points = make(adata, use_rep="X_pca")
     assert representation.layer == "shifted"
-    features = read_features(representation, adata, np.asarray(adata.var_names))
+    features = read(representation, adata, adata.var_names)
     np.testing.assert_array_equal(features, adata.layers["shifted"])
     decoded = decode(representation, features, points, points - 2.0)
     np.testing.assert_allclose(decoded, features - 2.0 * adata.varm["PCs"].sum(axis=1), atol=1e-5)
@@ -94,7 +100,9 @@ def test_cells_of_another_object_are_projected(adata):
     representation, points = make(adata, use_rep="X_pca")
     other = adata[:30, ::-1].copy()
     sc.pp.pca(other, n_comps=3)
-    np.testing.assert_allclose(encode(representation, other, np.asarray(adata.var_names)), points[:30], atol=1e-5)
+    np.testing.assert_allclose(
+        encode(representation, read(representation, other, adata.var_names)), points[:30], atol=1e-5
+    )
 
 
 def test_an_embedding_without_decoder(adata, refused):
@@ -105,27 +113,27 @@ def test_an_embedding_without_decoder(adata, refused):
     np.testing.assert_array_equal(points, adata.obsm["X_other"])
     del adata.obsm["X_other"]
     with refused(adata, KeyError, "'X_other' is not in adata.obsm"):
-        encode(representation, adata, np.asarray(adata.var_names))
+        read_matrix(representation, adata)
 
 
 def test_what_cannot_be_used_is_refused(adata, refused):
     sc.pp.pca(adata, n_comps=4)
     with refused(adata, KeyError, "'X_pac' is not in adata.obsm", "Did you mean 'X_pca'?", "sc.pp.pca"):
-        make_representation(adata, None, "X_pac")
+        make(adata, None, "X_pac")[0]
     with refused(adata, KeyError, "'log' is not in adata.layers", "'shifted'"):
-        make_representation(adata, "log", None)
+        make(adata, "log", None)[0]
 
     stale = adata.copy()
     stale.X = np.log1p(stale.X)
     with refused(stale, ValueError, "not the projection of the features", "Call sc.pp.pca again", "layer="):
-        make_representation(stale, None, "X_pca")
+        make(stale, None, "X_pca")[0]
     stale.layers["before"] = adata.X
-    assert make_representation(stale, "before", "X_pca").kind == "pca"
+    assert make(stale, "before", "X_pca")[0].kind == "pca"
 
     mixed = adata.copy()
     mixed.obsm["X_pca"] = mixed.obsm["X_pca"][:, :3]
     with refused(mixed, ValueError, "has 3 columns and its components 4", "sc.pp.pca again"):
-        make_representation(mixed, None, "X_pca")
+        make(mixed, None, "X_pca")[0]
 
 
 @pytest.mark.parametrize(("place", "use_rep"), [("X", None), ("X", "X_pca"), ("obsm", "X_pca"), ("obsm", "X_other")])
@@ -136,15 +144,26 @@ def test_numbers_that_are_none_are_refused(adata, refused, place, use_rep):
     matrix[3, 2] = np.nan
     where = "adata.X" if place == "X" else f"adata.obsm['{use_rep}']"
     with refused(adata, ValueError, f"{where} holds NaN or infinite values in 1 of 80 cells"):
-        make_representation(adata, None, use_rep)
+        make(adata, None, use_rep)[0]
 
 
 @pytest.mark.parametrize(("layer", "use_rep"), [(None, None), ("shifted", None), (None, "X_pca"), (None, "X_other")])
 def test_stored_and_read_back(adata, layer, use_rep):
     sc.pp.pca(adata, n_comps=4)
     adata.obsm["X_other"] = adata.obsm["X_pca"]
-    representation = make_representation(adata, layer, use_rep)
+    representation = make(adata, layer, use_rep)[0]
     back = representation_from_dict(representation_to_dict(representation))
     for one, other in zip(representation, back, strict=True):
         assert type(one) is type(other)
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+@pytest.mark.parametrize("use_rep", [None, "X_pca"])
+def test_test_cells_do_not_decide_whether_predictions_are_clipped(adata, kind, use_rep):
+    adata.X[5, 3] = -1.0
+    adata.X = kind(adata.X)
+    sc.pp.pca(adata, n_comps=4)
+    everything = np.ones(80, bool)
+    assert not make_representation(adata, None, use_rep, everything)[0].nonnegative
+    assert make_representation(adata, None, use_rep, np.arange(80) != 5)[0].nonnegative

@@ -89,7 +89,9 @@ def make_design(
     return design
 
 
-def read_conditions(design: Design, obs: pd.DataFrame) -> tuple[list[Condition], np.ndarray, pd.DataFrame]:
+def read_conditions(
+    design: Design, obs: pd.DataFrame, *, need_controls: bool = True
+) -> tuple[list[Condition], np.ndarray, pd.DataFrame]:
     """Read every cell's condition from the design's obs columns.
 
     Returns
@@ -107,7 +109,8 @@ def read_conditions(design: Design, obs: pd.DataFrame) -> tuple[list[Condition],
     rows = written[labelled].reset_index(drop=True)
     parsed = [parse_condition(design, row) for row in records(rows)]
     conditions = sorted(set(parsed), key=_sort_key)
-    _check_reference(design, conditions, rows)
+    if need_controls:
+        _check_reference(design, conditions, rows)
     position = {condition: i for i, condition in enumerate(conditions)}
     condition_of_code = np.full(len(written), -1)
     condition_of_code[labelled] = [position[condition] for condition in parsed]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from anndata import AnnData
+from scipy import sparse
 
 from scgap._adata import Matrix, check_finite, get_matrix, match_features, to_dense
 from scgap._messages import not_found
@@ -33,54 +34,65 @@ class Representation(NamedTuple):
     """Whether no feature was negative, as in expression: predictions are then clipped at 0."""
 
 
-def make_representation(adata: AnnData, layer: str | None, use_rep: str | None) -> Representation:
-    """Choose the representation that ``layer`` and ``use_rep`` name, and check it."""
+def make_representation(
+    adata: AnnData, layer: str | None, use_rep: str | None, seen: np.ndarray
+) -> tuple[Representation, np.ndarray]:
+    """Choose and check the representation that ``layer`` and ``use_rep`` name; return it and the cells as points.
+
+    ``seen`` (n_obs,) are the cells that may decide what is possible: all but test cells.
+    """
     empty = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
     if use_rep is None or use_rep == "X":
         matrix = _finite_matrix(adata, layer)
-        return Representation("features", layer, None, *empty, _nonnegative(matrix))
+        return Representation("features", layer, None, *empty, _nonnegative(matrix, seen)), to_dense(matrix)
     if use_rep not in adata.obsm:
         raise KeyError(
             not_found(use_rep, "adata.obsm", list(adata.obsm)) + " Compute it first, e.g. with sc.pp.pca(adata)."
         )
-    check_finite(np.asarray(adata.obsm[use_rep]), f"adata.obsm[{use_rep!r}]")
+    points = _finite_points(adata, use_rep)
     components_key, uns_key = ("PCs", "pca") if use_rep == "X_pca" else (use_rep, use_rep)
     if components_key not in adata.varm:
-        return Representation("obsm", layer, use_rep, *empty, nonnegative=False)
+        return Representation("obsm", layer, use_rep, *empty, nonnegative=False), points
     layer = layer if layer is not None else adata.uns.get(uns_key, {}).get("params", {}).get("layer")
     components = np.asarray(adata.varm[components_key], np.float32)
     matrix = _finite_matrix(adata, layer)
-    offset = _pca_offset(matrix, components, np.asarray(adata.obsm[use_rep], np.float32), use_rep)
-    return Representation("pca", layer, use_rep, components, offset, _nonnegative(matrix))
+    offset = _pca_offset(matrix, components, points, use_rep)
+    representation = Representation("pca", layer, use_rep, components, offset, _nonnegative(matrix, seen))
+    return representation, encode(representation, matrix)
 
 
-def encode(representation: Representation, adata: AnnData, var_names: np.ndarray) -> np.ndarray:
-    """Cells as points (n_obs, n) float32."""
-    if representation.kind == "obsm":
-        assert representation.use_rep is not None
-        if representation.use_rep not in adata.obsm:
-            raise KeyError(not_found(representation.use_rep, "adata.obsm", list(adata.obsm)))
-        points = np.asarray(adata.obsm[representation.use_rep], np.float32)
-        check_finite(points, f"adata.obsm[{representation.use_rep!r}]")
-        return points
-    matrix = read_features(representation, adata, var_names)
-    if representation.kind == "features":
-        return to_dense(matrix)
-    return np.asarray(matrix @ representation.components, np.float32) - representation.offset
+def read_matrix(representation: Representation, adata: AnnData) -> Matrix:
+    """What the map was fitted on, checked: features (n_obs, n_vars), or the embedding where it has no decoder."""
+    if representation.kind != "obsm":
+        return _finite_matrix(adata, representation.layer)
+    assert representation.use_rep is not None
+    if representation.use_rep not in adata.obsm:
+        raise KeyError(not_found(representation.use_rep, "adata.obsm", list(adata.obsm)))
+    return _finite_points(adata, representation.use_rep)
+
+
+def feature_order(representation: Representation, adata: AnnData, var_names: np.ndarray) -> np.ndarray | slice:
+    """Which columns of the matrix are the fitted features, in the order of the fit."""
+    order = None if representation.kind == "obsm" else match_features(adata, var_names)
+    return slice(None) if order is None else order
+
+
+def encode(representation: Representation, cells: Matrix) -> np.ndarray:
+    """Cells (n_cells, n_vars), features in the order of the fit, as points (n_cells, n) float32."""
+    if representation.kind != "pca":
+        return to_dense(cells)
+    return np.asarray(cells @ representation.components, np.float32) - representation.offset
 
 
 def decode(representation: Representation, cells: np.ndarray, points: np.ndarray, moved: np.ndarray) -> np.ndarray:
     """Features (n_cells, n_vars) of cells whose points were moved by the map."""
-    direct = representation.kind == "features"
-    features = moved if direct else cells + (moved - points) @ representation.components.T
+    direct = representation.kind != "pca"
+    return clip(representation, moved if direct else cells + (moved - points) @ representation.components.T)
+
+
+def clip(representation: Representation, features: np.ndarray) -> np.ndarray:
+    """Predicted features, not below 0 where the fitted ones were not."""
     return np.maximum(features, 0.0) if representation.nonnegative else features
-
-
-def read_features(representation: Representation, adata: AnnData, var_names: np.ndarray) -> Matrix:
-    """The fitted features of all cells (n_obs, n_vars), in the order of the fit."""
-    order = match_features(adata, var_names)
-    matrix = _finite_matrix(adata, representation.layer)
-    return matrix if order is None else matrix[:, order]
 
 
 def representation_to_dict(representation: Representation) -> dict[str, Any]:
@@ -128,5 +140,12 @@ def _finite_matrix(adata: AnnData, layer: str | None) -> Matrix:
     return matrix
 
 
-def _nonnegative(matrix: Matrix) -> bool:
-    return bool(matrix.min() >= 0)
+def _finite_points(adata: AnnData, use_rep: str) -> np.ndarray:
+    points = np.asarray(adata.obsm[use_rep], np.float32)
+    check_finite(points, f"adata.obsm[{use_rep!r}]")
+    return points
+
+
+def _nonnegative(matrix: Matrix, seen: np.ndarray) -> bool:
+    least: Any = matrix.min(axis=1)  # and not matrix[seen], which would be a copy
+    return bool((least.toarray() if sparse.issparse(least) else least).ravel()[seen].min() >= 0)

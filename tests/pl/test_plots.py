@@ -211,6 +211,28 @@ def test_a_layer_of_an_older_map_is_refused(adata, settings, refused):
         scgap.pl.moments(adata, show=False)
 
 
+def test_moments_of_another_object_with_the_map(adata):
+    expected = points(scgap.pl.moments(adata[adata.obs["split"] == "test"].copy(), show=False)[0], MODEL)
+    other = adata[adata.obs["split"] == "test"].copy()
+    del other.obs["split"]
+    np.testing.assert_array_equal(points(scgap.pl.moments(other, show=False)[0], MODEL), expected)
+
+
+def test_moments_need_no_controls(fitted):
+    treated = fitted[fitted.obs["perturbation"] != "control"].copy()
+    scgap.tl.predict(treated, QUERY, source=(treated.obs["perturbation"] == "drug_1"))
+    assert len(points(scgap.pl.moments(treated, show=False)[0], MODEL)) == 40
+
+
+def test_moments_without_decoder_are_refused(screen, settings, refused):
+    screen.obsm["X_other"] = screen.X[:, ::-1].copy()
+    scgap.tl.fit_transport(screen, use_rep="X_other", **{**settings, "n_iters": 0})
+    with pytest.warns(UserWarning, match="no decoder"):
+        scgap.tl.predict(screen, QUERY)
+    with refused(screen, ValueError, "fitted in 'X_other', which has no decoder", "Fit X, a layer or 'X_pca'"):
+        scgap.pl.moments(screen, show=False)
+
+
 def test_history_without_a_map_is_refused(screen, refused):
     with refused(screen, KeyError, "'scgap' is not in adata.uns", "scgap.tl.fit_transport"):
         scgap.pl.history(screen, show=False)

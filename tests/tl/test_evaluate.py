@@ -6,6 +6,8 @@ from mudata import MuData
 
 import scgap
 from scgap._metrics import METRICS
+from scgap.tl import _evaluate
+from scgap.tl._evaluate import _score
 
 KEYS = ["condition", "method", "metric"]
 
@@ -33,12 +35,29 @@ def test_the_table_is_tidy(fitted):
 def test_scores_run_from_the_best_baseline_to_the_ceiling(fitted):
     table = scgap.tl.evaluate(fitted)
     wide = table.pivot(index=["condition", "metric"], columns="method", values="value")
-    best = wide[["identity", "mean_shift"]].min(axis=1).to_dict()
-    for row in table.itertuples():
-        baseline, ceiling = best[row.condition, row.metric], wide["ceiling"][row.condition, row.metric]
-        assert (row.baseline, row.ceiling) == (baseline, ceiling)
-        assert row.score == pytest.approx((baseline - row.value) / (baseline - ceiling), abs=1e-12)
-    assert (table["score"][table["method"] == "ceiling"] == 1.0).all()
+    best = wide[["identity", "mean_shift"]].min(axis=1)
+    rows = pd.MultiIndex.from_frame(table[["condition", "metric"]])
+    np.testing.assert_array_equal(table["baseline"], best[rows])
+    np.testing.assert_array_equal(table["ceiling"], wide["ceiling"][rows])
+    # Better is higher, in whichever order a noisy ceiling and the baseline come; beyond both there is no score.
+    score = table.pivot(index=["condition", "metric"], columns="method", values="score")
+    gain = (best > wide["ceiling"]).to_numpy()
+    assert 0 < gain.sum() < len(gain)
+    assert score[~gain].isna().all(axis=None)
+    assert (score["ceiling"][gain] == 1.0).all()
+    assert ((score["scgap"] > 0) == (wide["scgap"] < best))[gain].all()
+    assert (score[["identity", "mean_shift"]].max(axis=1)[gain] == 0.0).all()
+
+
+def test_scores_of_known_values():
+    observed = np.arange(4.0)[:, None]  # the halves are 2 apart
+    shifted = {name: np.full((4, 1), c) for name, c in (("scgap", 3.5), ("identity", 8.5))}
+    table = _score({**shifted, "mean_shift": shifted["identity"] + 1}, observed, ["mean_error"]).set_index("method")
+    # Errors against the halves' means 0.5 and 2.5: 2, 7 and 8.
+    assert table["value"].to_dict() == {"scgap": 2.0, "identity": 7.0, "mean_shift": 8.0, "ceiling": 2.0}
+    assert table["score"].to_dict() == {"scgap": 1.0, "identity": 0.0, "mean_shift": -0.2, "ceiling": 1.0}
+    nothing = _score(dict.fromkeys(("scgap", "identity", "mean_shift"), observed), observed, ["mean_error"])
+    assert nothing["score"].isna().all()
 
 
 def test_as_many_cells_on_both_sides(fitted):
@@ -105,7 +124,7 @@ def test_scores_are_measured_against_baselines_that_are_not_shown(fitted):
     full = scgap.tl.evaluate(fitted, metrics=["mean_error"]).set_index(KEYS)
     table = scgap.tl.evaluate(fitted, metrics=["mean_error"], baselines=[])
     assert set(table["method"]) == {"scgap", "ceiling"}
-    assert table["score"].notna().all()
+    assert table["score"].notna().any()
     pd.testing.assert_frame_equal(table.set_index(KEYS), full.loc[table.set_index(KEYS).index])
 
 
@@ -134,11 +153,59 @@ def test_unseen_conditions_are_marked(encoded):
     assert (after[unseen & (table["method"] == "mean_shift")]["value"] != before).all()
 
 
-def test_what_cannot_be_predicted_is_refused(screen, settings, refused):
+def test_what_cannot_be_predicted_is_left_out(screen, settings, refused):
     scgap.pp.split(screen, holdout={"perturbation": ["drug_2"]}, dose_col="dose_value", group_col="cell_line")
     scgap.tl.fit_transport(screen, **{**settings, "n_iters": 0})
-    with refused(screen, KeyError, "No vector for 'drug_2'", "fit with encoding="):
-        scgap.tl.evaluate(screen)
+    with pytest.warns(UserWarning, match=r"No vector.*'drug_2 100, line_1'.*Fit with encoding=.*scored") as log:
+        table = scgap.tl.evaluate(screen, metrics="mean_error")
+    assert len(log) == 1
+    assert set(table["condition"].str[:6]) == {"drug_1", "drug_3"}
+    rest = screen[screen.obs["perturbation"].isin(["control", "drug_2"]) | (screen.obs["split"] == "train")].copy()
+    with refused(rest, KeyError, "No vector", "'drug_2 100, line_1'", "Fit with encoding="):
+        scgap.tl.evaluate(rest)
+
+
+def test_objects_without_training_cells(fitted):
+    full = scgap.tl.evaluate(fitted, metrics=["mean_error"])
+    test = fitted[fitted.obs["split"] == "test"].copy()
+    with pytest.warns(UserWarning, match="no training cells, so the mean shift is left out"):
+        table = scgap.tl.evaluate(test, metrics=["mean_error"])
+    assert set(table["method"]) == {"scgap", "identity", "ceiling"}
+    assert table["seen"].all()  # by the map, whose table of conditions says so
+    assert np.isfinite(table["value"]).all()
+    columns = ["condition", "n_cells"]
+    assert set(table[columns].itertuples(index=False)) == set(full[columns].itertuples(index=False))
+
+
+def test_a_group_without_training_controls_has_the_average_shift(fitted):
+    rows = (fitted.obs["cell_line"] == "line_2") & (fitted.obs["perturbation"] == "control")
+    fitted = fitted[~(rows & (fitted.obs["split"] == "train"))].copy()
+    assert np.isfinite(scgap.tl.evaluate(fitted)["value"]).all()
+
+
+def test_a_group_without_controls_is_left_out(fitted):
+    rows = (fitted.obs["cell_line"] == "line_2") & (fitted.obs["perturbation"] == "control")
+    table = scgap.tl.evaluate(fitted[~rows].copy(), metrics=["mean_error"])
+    assert table["condition"].str.endswith("line_1").all()
+
+
+def test_the_mean_shift_is_clipped_as_predictions_are(screen, settings):
+    screen.X = np.maximum(screen.X - screen.X.mean(), 0.0)
+    scgap.tl.fit_transport(screen, **{**settings, "n_iters": 0})
+    assert scgap.tl.evaluate(screen)["value"].notna().all()
+    seen = []
+    original = _evaluate.METRICS["mean_error"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(_evaluate.METRICS, "mean_error", lambda x, y: (seen.append(x.min()), original(x, y))[1])
+        scgap.tl.evaluate(screen, metrics=["mean_error"])
+    assert min(seen) == 0.0
+
+
+def test_scores_stay_with_one_of_two_objects_that_share_a_map(fitted):
+    other = fitted.copy()
+    other.uns["scgap"] = fitted.uns["scgap"]
+    scgap.tl.evaluate(fitted, metrics=["mean_error"])
+    assert "scores" not in other.uns["scgap"]
 
 
 def test_embeddings_without_decoder_are_judged_in_their_space(screen, settings):

@@ -106,7 +106,7 @@ def test_test_cells_are_not_touched(screen, fitted, fit, same):
     test = (screen.obs["split"] == "test").to_numpy()
     screen.X[test] = np.random.default_rng(0).normal(50.0, 10.0, screen.X[test].shape)
     changed = fit(screen)
-    for name in ("weights", "history", "params", "encoding"):
+    for name in ("weights", "history", "params", "encoding", "representation"):
         assert same(changed[name], fitted.uns["scgap"][name])
 
 

@@ -13,6 +13,7 @@ import scgap
 from scgap._metrics import energy_distance
 from scgap._model import get_model
 from scgap._query import move_cells
+from scgap.tl import _predict
 
 QUERY = {"perturbation": "drug_3", "dose_value": 1_000.0}
 
@@ -449,9 +450,51 @@ def test_a_layer_that_is_gone_is_missed(screen, settings, refused):
         scgap.tl.predict(screen, QUERY)
 
 
-def test_the_fitted_layer_is_not_overwritten(screen, settings):
+def test_the_fitted_layer_is_not_overwritten(screen, settings, refused):
     screen.layers["measured"] = screen.X.copy()
-    scgap.tl.fit_transport(screen, **settings, layer="measured")
-    with pytest.raises(ValueError, match="is the layer that the map was fitted on"):
+    scgap.tl.fit_transport(screen, **{**settings, "n_iters": 0}, layer="measured")
+    with refused(screen, ValueError, "adata.layers['measured'], that the map was fitted on", "another name"):
         scgap.tl.predict(screen, QUERY, key_added="measured")
-    np.testing.assert_array_equal(screen.layers["measured"], screen.X)
+
+
+def test_the_fitted_embedding_is_not_overwritten(screen, settings, refused):
+    screen.obsm["X_scgap"] = screen.X.copy()
+    scgap.tl.fit_transport(screen, **{**settings, "n_iters": 0}, use_rep="X_scgap")
+    with refused(screen, ValueError, "adata.obsm['X_scgap'], that the map was fitted on", "another name"):
+        scgap.tl.predict(screen, QUERY)
+
+
+def test_what_is_no_prediction_is_not_overwritten(fitted, settings, refused):
+    with refused(fitted, ValueError, "adata.layers['untreated'] exists and is not a prediction", "key_added"):
+        scgap.tl.predict(fitted, QUERY, key_added="untreated")
+    scgap.tl.predict(fitted, QUERY)
+    scgap.tl.predict(fitted, {**QUERY, "dose_value": 100.0})  # a prediction may be
+    scgap.tl.fit_transport(fitted, **{**settings, "n_iters": 0})
+    scgap.tl.predict(fitted, QUERY)  # also one of the map before
+    fitted.obsm["X_moved"] = fitted.X[:, :3].copy()
+    scgap.tl.fit_transport(fitted, **{**settings, "n_iters": 0}, use_rep="X_moved", key_added="other")
+    fitted.obsm["X_new"] = fitted.obsm["X_moved"]
+    with refused(fitted, ValueError, "adata.obsm['X_new'] exists and is not a prediction"):
+        scgap.tl.predict(fitted, QUERY, key="other", key_added="new")
+
+
+def test_predictions_stay_with_one_of_two_objects_that_share_a_map(fitted):
+    other = fitted.copy()
+    other.uns["scgap"] = fitted.uns["scgap"]
+    scgap.tl.predict(fitted, QUERY)
+    assert "predictions" not in other.uns["scgap"]
+    scgap.tl.predict(other, QUERY, key_added="moved")
+    assert list(fitted.uns["scgap"]["predictions"]) == ["scgap"]
+
+
+@pytest.mark.parametrize("use_rep", [None, "X_pca"])
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix])
+def test_chunks_change_nothing(expression, settings, monkeypatch, use_rep, convert):
+    expression.X = convert(expression.X)
+    scgap.tl.fit_transport(expression, use_rep=use_rep, **{**settings, "n_iters": 20})
+    reversed_features = expression[:, ::-1].copy()
+    expected, of_reversed = predicted(expression), predicted(reversed_features)
+    np.testing.assert_allclose(of_reversed[:, ::-1], expected, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(_predict, "CHUNK", 70)
+    np.testing.assert_allclose(predicted(expression), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(predicted(reversed_features), of_reversed, rtol=1e-5, atol=1e-5)

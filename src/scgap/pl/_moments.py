@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,7 +14,7 @@ from scgap._messages import listed, not_found
 from scgap._metrics import MOMENTS
 from scgap._model import TransportModel, get_model
 from scgap._query import read_query
-from scgap._representation import read_features
+from scgap._representation import feature_order, read_matrix
 from scgap.pl._style import BASELINE, CEILING, CONTROL_TEXT, MODEL, TEXT, finish, get_axes
 
 N_NAMED = 3  # features furthest off that are named in a panel
@@ -79,7 +78,7 @@ def moments(
     KeyError
         No map or no prediction, or an unknown moment.
     ValueError
-        The condition was not measured, so there is nothing to compare with.
+        The condition was not measured, so there is nothing to compare with, or the fitted embedding has no decoder.
 
     Notes
     -----
@@ -147,6 +146,11 @@ def _read_cells(
     data: Data, mod: str | None, model: TransportModel, key: str, layer: str, condition: str | Mapping[str, Any] | None
 ) -> tuple[list[Cells], str]:
     adata, design = get_modality(data, mod), model.design
+    if model.representation.kind == "obsm":
+        raise ValueError(
+            f"The map was fitted in {model.representation.use_rep!r}, which has no decoder: its predictions, in adata."
+            "obsm, have no features whose moments could be drawn. Fit X, a layer or 'X_pca'."
+        )
     if layer not in adata.layers:
         found = get_layers(adata)
         raise KeyError(not_found(layer, "adata.layers", found) + " Predict first: scgap.tl.predict(adata, condition).")
@@ -158,11 +162,13 @@ def _read_cells(
         )
     query = read_query(model, json.loads(predictions[layer]) if condition is None else condition)
     split_col = model.params["split_col"]
-    obs = get_obs(data, mod, [*design.columns, *([split_col] if split_col else [])])
-    tested = (obs[split_col] == "test").to_numpy() if split_col else np.ones(adata.n_obs, bool)
-    conditions, of_cell, _ = read_conditions(design, obs)
-    features = to_dense(read_features(model.representation, adata, model.var_names))
-    prediction = to_dense(get_matrix(adata, layer))[:, adata.var_names.get_indexer(pd.Index(model.var_names))]
+    has_split = split_col in {*adata.obs, *data.obs}  # another object need not have it
+    obs = get_obs(data, mod, [*design.columns, split_col if has_split else None])
+    tested = (obs[split_col] == "test").to_numpy() if has_split else np.ones(adata.n_obs, bool)
+    conditions, of_cell, _ = read_conditions(design, obs, need_controls=False)
+    order = feature_order(model.representation, adata, model.var_names)
+    features = to_dense(read_matrix(model.representation, adata)[:, order])
+    prediction = to_dense(get_matrix(adata, layer)[:, order])
     transported = np.asarray(adata.obs[f"{layer}_transported"], bool)
 
     groups, labels = [], set()

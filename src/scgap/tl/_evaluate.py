@@ -1,5 +1,6 @@
 """Judge a fitted map on held-out cells, beside what it has to beat."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,12 +8,12 @@ import pandas as pd
 
 from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense
 from scgap._baselines import halves, identity, mean_shift
-from scgap._conditions import Condition, condition_label, read_conditions
+from scgap._conditions import Condition, condition_label, parse_condition, read_conditions, records
 from scgap._messages import listed, not_found
 from scgap._metrics import METRICS
-from scgap._model import get_model, indexed
+from scgap._model import TransportModel, get_model, indexed
 from scgap._query import move_cells
-from scgap._representation import decode, encode, read_features
+from scgap._representation import clip, decode, encode, feature_order, read_matrix
 from scgap._splits import SPLITS
 
 MIN_CELLS = 10  # observed cells, below which no metric means anything
@@ -38,7 +39,8 @@ def evaluate(
     Parameters
     ----------
     data
-        The object that was fitted.
+        The object that was fitted, or another one with ``uns[key]``, its own controls and the split's column; without
+        training cells there is no mean shift.
     key
         Where the fitted map is in ``uns``.
     split
@@ -48,7 +50,8 @@ def evaluate(
         Lower is better.
     baselines
         Any of ``identity`` (control cells) and ``mean_shift`` (control cells moved by the condition's mean effect on
-        the training cells; for conditions without training cells, by the average effect); default both. Leaving one
+        the training cells; for conditions without training cells, by the average effect; not below 0 where the map's
+        predictions are not); default both. Leaving one
         out leaves its rows out and changes no number.
     mod
         Modality of a MuData.
@@ -61,14 +64,20 @@ def evaluate(
     had training cells), ``method`` (``key``, the baselines, ``ceiling``: one half of the observed cells as prediction
     of the other), ``metric``, ``value``, ``n_cells``, ``baseline`` (the best baseline's value), ``ceiling``, and
     ``score = (baseline - value) / (baseline - ceiling)``: 0 is the best simple baseline, 1 a replicate. Scores are
-    not clipped. Also stored as ``uns[key]["scores"]``.
+    not clipped; they are NaN where the baseline is as good as a replicate and there is nothing to gain. Also stored as
+    ``uns[key]["scores"]``.
 
     Raises
     ------
     KeyError
-        No map under ``key``, or an unknown metric or baseline.
+        No map under ``key``, an unknown metric or baseline, or no condition whose perturbations have a vector.
     ValueError
         The fit had no ``split_col``, no condition has 10 cells in the split, or ``data`` is a view.
+
+    Warns
+    -----
+    UserWarning
+        Conditions are left out for want of a vector, or the mean shift for want of training cells.
 
     Examples
     --------
@@ -98,36 +107,57 @@ def evaluate(
     obs = get_obs(data, mod, [*model.design.columns, split_col])
     conditions, of_cell, written = read_conditions(model.design, obs)
     part = obs[split_col].astype(str).to_numpy()
-    points = encode(model.representation, adata, model.var_names)
-    latent = model.representation.kind == "obsm"
-    cells = points if latent else to_dense(read_features(model.representation, adata, model.var_names))
+    representation = model.representation
+    order = feature_order(representation, adata, model.var_names)
+    cells = to_dense(read_matrix(representation, adata)[:, order])
+    trained = _trained(model)
     shifts = _training_shifts(conditions, of_cell, part, cells)
-    average_shift = np.mean(list(shifts.values()), axis=0)
+    if not shifts:
+        warnings.warn(
+            "There are no training cells, so the mean shift is left out, and scores are against the identity alone. "
+            "Pass the object that was fitted.",
+            stacklevel=2,
+        )
 
-    tables = []
+    tables, without_vector = [], []
     for i, condition in enumerate(conditions):
-        control = next((j for j, c in enumerate(conditions) if c.is_control and c.group == condition.group), None)
+        control = next((j for j, c in enumerate(conditions) if c.is_control and c.group == condition.group), -1)
         observed, source = (np.flatnonzero((of_cell == j) & (part == split)) for j in (i, control))
-        n_cells = min(len(observed), len(source)) // 2 * 2
+        n_cells = 0 if control < 0 else min(len(observed), len(source)) // 2 * 2
         if condition.is_control or n_cells < MIN_CELLS:
+            continue
+        if not {name for name, _ in condition.members} <= set(model.encoding.perturbations):
+            without_vector.append(condition_label(condition))
             continue
         # Each condition has a generator of its own, so that leaving one out changes no other number.
         generator = np.random.default_rng([seed, i])
         observed, source = (generator.permutation(rows)[:n_cells] for rows in (observed, source))
-        shift = shifts.get(i, average_shift)
+        points = encode(representation, cells[source])
         query = {
             column: written.loc[i, column] for column in model.design.columns if column not in model.design.group_cols
         }
-        moved = move_cells(model, points[source], obs.iloc[source], query)
+        moved = move_cells(model, points, obs.iloc[source], query)
         predicted = {
-            key: moved if latent else decode(model.representation, cells[source], points[source], moved),
+            key: decode(representation, cells[source], points, moved),
             "identity": identity(cells[source]),
-            "mean_shift": mean_shift(cells[source], shift),
         }
+        if shifts:
+            shift = shifts[i] if i in shifts else np.mean(list(shifts.values()), axis=0)
+            predicted["mean_shift"] = clip(representation, mean_shift(cells[source], shift))
         scores = _score(predicted, cells[observed], names)
         tables.append(
-            scores.assign(condition=condition_label(condition), split=split, seen=i in shifts, n_cells=n_cells // 2)
+            scores.assign(
+                condition=condition_label(condition), split=split, seen=condition in trained, n_cells=n_cells // 2
+            )
         )
+    if without_vector:
+        message = (
+            f"No vector for a perturbation of {listed(without_vector)}, which cannot be predicted. "
+            "Fit with encoding=, a table that holds a row for it too."
+        )
+        if not tables:
+            raise KeyError(message)
+        warnings.warn(f"{message} The other conditions are scored.", stacklevel=2)
     if not tables:
         raise ValueError(
             f"No condition has {MIN_CELLS} cells with split {split!r}, and as many controls to predict them from. "
@@ -136,7 +166,8 @@ def evaluate(
     # Every baseline is computed, whichever are shown: what the scores are measured against must not depend on it.
     everything = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
     result = everything[everything["method"].isin([key, *others, "ceiling"])].reset_index(drop=True)
-    adata.uns[key]["scores"] = indexed(result)
+    # Written anew, for another object may share the dictionary.
+    adata.uns[key] = {**adata.uns[key], "scores": indexed(result)}
     return result
 
 
@@ -157,7 +188,7 @@ def _score(predicted: dict[str, np.ndarray], observed: np.ndarray, metrics: Sequ
             for method, cells in predicted.items()
         }
         ceiling = distance(one, other)
-        baseline = min(values[method] for method in BASELINES)
+        baseline = min(values[method] for method in BASELINES if method in values)
         rows += [
             {
                 "method": method,
@@ -165,7 +196,7 @@ def _score(predicted: dict[str, np.ndarray], observed: np.ndarray, metrics: Sequ
                 "value": value,
                 "baseline": baseline,
                 "ceiling": ceiling,
-                "score": (baseline - value) / (baseline - ceiling) if baseline != ceiling else np.nan,
+                "score": (baseline - value) / (baseline - ceiling) if baseline > ceiling else np.nan,
             }
             for method, value in {**values, "ceiling": ceiling}.items()
         ]
@@ -175,12 +206,22 @@ def _score(predicted: dict[str, np.ndarray], observed: np.ndarray, metrics: Sequ
 def _training_shifts(
     conditions: Sequence[Condition], of_cell: np.ndarray, part: np.ndarray, cells: np.ndarray
 ) -> dict[int, np.ndarray]:
-    """Mean effect (n_features,) of each condition that has training cells, against the controls of its group."""
+    """Mean effect (n_features,) of each condition that has training cells, as have the controls of its group."""
     means = {
         i: cells[chosen].mean(0) for i in range(len(conditions)) if (chosen := (of_cell == i) & (part == "train")).any()
     }
     controls = {conditions[i].group: mean for i, mean in means.items() if conditions[i].is_control}
-    return {i: mean - controls[conditions[i].group] for i, mean in means.items() if not conditions[i].is_control}
+    return {
+        i: mean - controls[conditions[i].group]
+        for i, mean in means.items()
+        if not conditions[i].is_control and conditions[i].group in controls
+    }
+
+
+def _trained(model: TransportModel) -> set[Condition]:
+    """The conditions that had training cells, in whatever object."""
+    table = model.conditions[model.conditions["split"].astype(str) == "train"]
+    return {parse_condition(model.design, row) for row in records(table)}
 
 
 def _chosen(names: Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:

@@ -23,7 +23,7 @@ from scgap._losses import COSTS
 from scgap._map import ConditionalMap, init_weights
 from scgap._messages import not_found
 from scgap._model import TransportModel, model_to_uns
-from scgap._representation import encode, make_representation
+from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Loss, Progress, Report, fit, mean_cost
 
@@ -214,8 +214,7 @@ def fit_transport(
     arrays = jax.tree.map(jnp.asarray, experiment_arrays(experiment, table))
 
     var_names = np.asarray(adata.var_names, dtype=str)
-    representation = make_representation(adata, layer, use_rep)
-    points = encode(representation, adata, var_names)
+    representation, points = make_representation(adata, layer, use_rep, split != "test")
     train, valid = experiment_populations(experiment, points, of_cell, split)
 
     network = ConditionalMap(hidden)

@@ -5,12 +5,16 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs, to_dense
-from scgap._model import get_model
+from scgap._model import TransportModel, get_model
 from scgap._query import move_cells, read_query, select_source
-from scgap._representation import decode, encode, read_features
+from scgap._representation import decode, encode, feature_order, read_matrix
+
+CHUNK = 16_384  # cells decoded at once: enough to be fast, and little beside an atlas
 
 
 def predict(
@@ -64,7 +68,12 @@ def predict(
         No map under ``key``; an unknown column; a perturbation without a vector.
     ValueError
         A dose or time is left open; ``source`` selects nothing; features are missing or unknown; a group that was not
-        fitted; ``key_added`` names the fitted layer.
+        fitted; the place to write to holds the fitted data, or anything that is not a prediction.
+
+    Warns
+    -----
+    UserWarning
+        The embedding has no decoder; cells of a group that was held out are moved without its context.
 
     Examples
     --------
@@ -79,29 +88,65 @@ def predict(
     check_writable(adata, copy=copy)
     model = get_model(data, mod, key)
     name = check_key(key_added or key)
-    if name == model.representation.layer:
-        raise ValueError(f"key_added={name!r} is the layer that the map was fitted on. Pass another name.")
+    _check_free(adata, model, key, name)
     query = read_query(model, condition)
     obs = get_obs(data, mod, model.design.columns if source is None else model.design.group_cols)
     cells = select_source(model, adata, obs, query, source)
-    points = encode(model.representation, adata, model.var_names)
-    moved = points.copy()
-    moved[cells] = move_cells(model, points[cells], obs[cells], query)
+    prediction = _move(model, adata, cells, obs, query)
 
     result = data.copy() if copy else data
     adata = get_modality(result, mod)
     if model.representation.kind == "obsm":
-        adata.obsm[f"X_{name}"] = moved
+        adata.obsm[f"X_{name}"] = prediction
         warnings.warn(
             f"{model.representation.use_rep!r} has no decoder: the prediction is in its space, adata.obsm['X_{name}'], "
             "and no layer was written.",
             stacklevel=2,
         )
     else:
-        features = to_dense(read_features(model.representation, adata, model.var_names)).copy()
-        features[cells] = decode(model.representation, features[cells], points[cells], moved[cells])
-        order = pd.Index(model.var_names).get_indexer(adata.var_names)
-        adata.layers[name] = features[:, order]
+        adata.layers[name] = prediction
     adata.obs[f"{name}_transported"] = cells
-    adata.uns[key].setdefault("predictions", {})[name] = json.dumps(query)
+    # Written anew, for another object may share the dictionary.
+    predictions = {**adata.uns[key].get("predictions", {}), name: json.dumps(query)}
+    adata.uns[key] = {**adata.uns[key], "predictions": predictions}
     return result if copy else None
+
+
+def _move(
+    model: TransportModel, adata: AnnData, cells: np.ndarray, obs: pd.DataFrame, query: Mapping[str, Any]
+) -> np.ndarray:
+    """The fitted matrix with the chosen cells (n_obs,) moved; in chunks, so that only the result is of its size."""
+    matrix, representation = read_matrix(model.representation, adata), model.representation
+    order = feature_order(representation, adata, model.var_names)
+    result = np.empty(matrix.shape, np.float32)
+    for start in range(0, len(result), CHUNK):
+        result[start : start + CHUNK] = to_dense(matrix[start : start + CHUNK])
+    chosen = np.flatnonzero(cells)
+    for start in range(0, len(chosen), CHUNK):
+        rows = chosen[start : start + CHUNK]
+        chunk = result[rows]
+        points = encode(representation, chunk[:, order])
+        moved = move_cells(model, points, obs.iloc[rows], query)
+        chunk[:, order] = decode(representation, chunk[:, order], points, moved)
+        result[rows] = chunk
+    return result
+
+
+def _check_free(adata: AnnData, model: TransportModel, key: str, name: str) -> None:
+    """Refuse to write over anything but predictions."""
+    representation = model.representation
+    place, field, fitted = (
+        (adata.obsm, f"X_{name}", representation.use_rep)
+        if representation.kind == "obsm"
+        else (adata.layers, name, representation.layer)
+    )
+    where = f"adata.{'obsm' if representation.kind == 'obsm' else 'layers'}[{field!r}]"
+    if field == fitted:
+        raise ValueError(f"key_added={name!r} is the place, {where}, that the map was fitted on. Pass another name.")
+    # The mark tells predictions of an earlier map, which uns[key] has forgotten.
+    predicted = name in adata.uns[key].get("predictions", {}) or f"{name}_transported" in adata.obs
+    if field in place and not predicted:
+        raise ValueError(
+            f"{where} exists and is not a prediction of scgap, which alone are written over. Pass another name as "
+            "key_added, or delete it."
+        )
