@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anndata
 import matplotlib
+import pandas as pd
 
 import scgap
 
@@ -57,14 +58,14 @@ def main() -> None:
     scgap.tl.predict(adata, condition)
     figure = scgap.pl.moments(adata, return_fig=True)
     figure.savefig(PICTURE, dpi=150)
-    print(f"Predicted against observed moments of {condition}: {PICTURE}")
+    print(f"Predicted against observed moments of {condition.name}: {PICTURE}")
 
 
-def strongest_condition(adata: anndata.AnnData, scores) -> dict[str, object]:
-    """The condition that control cells are furthest from."""
+def strongest_condition(adata: anndata.AnnData, scores: pd.DataFrame) -> pd.Series:
+    """The row of the condition that control cells are furthest from."""
     distance = scores.query("method == 'identity' and metric == 'energy_distance'").set_index("condition")["value"]
     conditions = adata.uns["scgap"]["conditions"].set_index("condition_label")
-    return conditions.loc[distance.idxmax()].drop(["split", "n_cells"]).to_dict()
+    return conditions.loc[distance.idxmax()]
 
 
 if __name__ == "__main__":

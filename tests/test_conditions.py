@@ -23,30 +23,17 @@ def parse(design, *values):
     return parse_condition(design, dict(zip(design.columns, values, strict=True)))
 
 
-def encode(labels, *, table=None, design=SINGLE):
-    """Conditions that are read from labels, and their encoding."""
-    conditions, of_cell, _ = _conditions.read_conditions(design, pd.DataFrame({"perturbation": labels}))
-    return conditions, of_cell, _conditions.make_encoding(design, conditions, table)
-
-
-# Labels
-
-
 @given(distinct_names, st.sampled_from([str, object, "category"]))
-def test_any_label_survives_reading_and_encoding(labels, dtype):
+def test_any_label_survives_reading(labels, dtype):
     cells = pd.Series([*labels, "control", *reversed(labels)]).astype(dtype)
-    conditions, of_cell, encoding = encode(cells)
+    conditions, of_cell, _ = read_conditions(SINGLE, pd.DataFrame({"perturbation": cells}))
     assert [conditions[i].members for i in of_cell] == [() if name == "control" else ((name, None),) for name in cells]
-    arrays = _conditions.encode_conditions(encoding, conditions)
-    for condition, row, mask in zip(conditions, arrays.members, arrays.mask, strict=True):
-        assert mask.sum() == len(condition.members)
-        assert [encoding.perturbations[i] for i in row[mask > 0]] == [name for name, _ in condition.members]
 
 
 @given(distinct_names, names)
 def test_reference_key_can_be_any_label(labels, reference):
     design = make_design("perturbation", reference)
-    conditions, of_cell, _ = _conditions.read_conditions(design, pd.DataFrame({"perturbation": [*labels, reference]}))
+    conditions, of_cell, _ = read_conditions(design, pd.DataFrame({"perturbation": [*labels, reference]}))
     assert conditions[of_cell[-1]] == Condition(())
     assert sum(condition.is_control for condition in conditions) == 1
 
@@ -60,10 +47,6 @@ def test_order_of_members_changes_nothing(data, members):
     joined = "+".join(map(repr, in_order))
     assert parse(DOSED, "+".join(order), joined) == parse(DOSED, " + ".join(order), joined) == expected
     assert parse(DOSED, order, in_order) == expected
-    conditions = [Condition(tuple((name, members[name]) for name in some)) for some in (order, sorted(members))]
-    encoding = _conditions.make_encoding(DOSED, [expected], None)
-    one, other = (_conditions.encode_conditions(encoding, [condition]) for condition in conditions)
-    assert {*zip(one.members[0], one.doses[0], strict=True)} == {*zip(other.members[0], other.doses[0], strict=True)}
 
 
 def test_order_of_target_columns_changes_nothing():
@@ -117,7 +100,7 @@ def test_group_and_time_belong_to_the_condition():
 def test_cells_without_label_or_group_have_no_condition():
     design = make_design("perturbation", "control", group_col="line")
     obs = pd.DataFrame({"perturbation": ["A", None, "control", "A"], "line": ["x", "x", "x", np.nan]})
-    conditions, of_cell, _ = _conditions.read_conditions(design, obs)
+    conditions, of_cell, _ = read_conditions(design, obs)
     assert conditions == [Condition((), ("x",)), Condition((("A", None),), ("x",))]
     np.testing.assert_array_equal(of_cell, [1, -1, 0, -1])
 
@@ -169,7 +152,7 @@ def test_doses_in_single_precision_are_what_was_written():
 
 def test_spellings_of_one_condition_are_one_condition():
     obs = pd.DataFrame({"perturbation": ["A+B", "B + A", "control", "A"], "dose": ["1+2", "2.0+1", "0", "0"]})
-    conditions, of_cell, rows = _conditions.read_conditions(DOSED, obs)
+    conditions, of_cell, rows = read_conditions(DOSED, obs)
     np.testing.assert_array_equal(of_cell, [1, 1, 0, 0])
     assert list(rows["perturbation"]) == ["control", "A+B"]
     assert [parse_condition(DOSED, row) for row in _conditions.records(rows)] == conditions
@@ -230,7 +213,7 @@ def test_time_that_cannot_be_read():
 def test_unknown_reference_key_suggests_the_nearest(reference, words):
     design = make_design("perturbation", reference)
     with pytest.raises(ValueError, match="names no control cells") as caught:
-        _conditions.read_conditions(design, pd.DataFrame({"perturbation": ["vehicle", "A"]}))
+        read_conditions(design, pd.DataFrame({"perturbation": ["vehicle", "A"]}))
     assert not [word for word in words if word not in str(caught.value)]
 
 
@@ -247,124 +230,6 @@ def test_numbers_of_target_and_dose_columns_that_do_not_match(n_columns):
 def test_no_target_column():
     with pytest.raises(ValueError, match=r"target_col is empty\. Pass the obs column"):
         make_design([], "control")
-
-
-@pytest.mark.parametrize(
-    ("table", "error", "words"),
-    [
-        ({"A": [1.0]}, TypeError, ["encoding is a dict", "DataFrame", "one row a perturbation"]),
-        (pd.DataFrame({"x": [1.0]}, ["A"]), ValueError, ["no row for 'B'", "holds 'A'", "Add their descriptors, or"]),
-        (pd.DataFrame({"x": [1, 2, 3]}, ["A", "B", "B"]), ValueError, ["names 'B' twice", "Keep one row"]),
-        (pd.DataFrame({"x": [1, np.nan], "y": 1}, ["A", "B"]), ValueError, ["finite numbers", "'x'", "Fill or drop"]),
-        (pd.DataFrame({"x": [1, np.inf], "y": 1}, ["A", "B"]), ValueError, ["finite numbers", "'x'", "Fill or drop"]),
-        (pd.DataFrame({"x": ["CCO", "C"]}, ["A", "B"]), ValueError, ["finite numbers", "'x'", "Fill or drop"]),
-        (pd.DataFrame(index=["A", "B"]), ValueError, ["at least one column"]),
-    ],
-)
-def test_encoding_that_cannot_be_used(table, error, words):
-    with pytest.raises(error) as caught:
-        encode(["A", "B", "control"], table=table)
-    assert not [word for word in words if word not in str(caught.value)]
-
-
-@pytest.mark.parametrize(
-    ("table", "words"),
-    [
-        (None, ["No vector for 'vorinostt'", "perturbations that the map was fitted on", "Did you mean 'vorinostat'?"]),
-        (pd.DataFrame({"x": [1, 2]}, ["A", "vorinostat"]), ["'vorinostt'", "rows of the encoding", "'vorinostat'?"]),
-    ],
-    ids=["learned", "encoding"],
-)
-def test_unseen_perturbation_says_what_to_supply(table, words):
-    _, _, encoding = encode(["A", "vorinostat", "control"], table=table)
-    with pytest.raises(KeyError) as caught:
-        _conditions.encode_conditions(encoding, [Condition((("vorinostt", None),))])
-    words = [*words, "needs descriptors: fit with encoding=, a table that holds a row for it"]
-    assert not [word for word in words if word not in caught.value.args[0]]
-
-
-# Numbers
-
-
-def test_unseen_perturbation_with_a_row_has_a_vector():
-    table = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, ["A", "unseen", "B"])
-    _, _, encoding = encode(["A", "B", "control"], table=table)
-    arrays = _conditions.encode_conditions(encoding, [Condition((("unseen", None),))])
-    assert encoding.perturbations[arrays.members[0, 0]] == "unseen"
-
-
-@pytest.mark.parametrize(("n", "padded"), [(0, 4), (1, 4), (4, 4), (5, 8)])
-def test_sets_are_padded(n, padded):
-    condition = Condition(tuple((f"p{i}", None) for i in range(n)))
-    encoding = _conditions.make_encoding(SINGLE, [condition], None)
-    arrays = _conditions.encode_conditions(encoding, [condition, Condition(())])
-    assert arrays.members.shape == arrays.doses.shape == arrays.mask.shape == (2, padded)
-    np.testing.assert_array_equal(arrays.mask.sum(1), [n, 0])
-
-
-def test_doses_and_times_are_standardised_by_the_training_conditions():
-    design = make_design("perturbation", "control", "dose", time_col="hours")
-    train = [parse(design, "A", dose, hours) for dose, hours in ((10, 6), (1_000, 48), (1_000, 6))]
-    unseen = parse(design, "A", 100_000, 6)
-    encoding = _conditions.make_encoding(design, train, None)
-    arrays = _conditions.encode_conditions(encoding, train)
-    for values in (arrays.doses[:, 0], arrays.context[:, 0]):
-        np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-6)
-    # Steps of the same factor are steps of the same length.
-    steps = np.diff([*arrays.doses[:2, 0], _conditions.encode_conditions(encoding, [unseen]).doses[0, 0]])
-    np.testing.assert_allclose(steps[0], steps[1], rtol=1e-5)
-
-
-def test_groups_are_one_hot():
-    design = make_design("perturbation", "control", group_col=["line", "donor"])
-    conditions = [parse(design, "A", *group) for group in (("K562", 1), ("A549", 2), ("A549", 1))]
-    encoding = _conditions.make_encoding(design, conditions, None)
-    assert encoding.groups == {"line": ["A549", "K562"], "donor": ["1", "2"]}
-    context = _conditions.encode_conditions(encoding, conditions).context
-    np.testing.assert_array_equal(context[:, :4], [[0, 1, 1, 0], [1, 0, 0, 1], [1, 0, 1, 0]])
-    np.testing.assert_array_equal(context[:, 4:], 0)
-
-
-def test_a_group_that_was_not_trained_on_is_encoded_as_zeros():
-    design = make_design("perturbation", "control", group_col=["line", "donor"])
-    trained, other = parse(design, "A", "K562", 1), parse(design, "A", "A549", 1)
-    encoding = _conditions.make_encoding(design, [trained], None)
-    assert encoding.groups == {"line": ["K562"], "donor": ["1"]}
-    context = _conditions.encode_conditions(encoding, [trained, other]).context
-    np.testing.assert_array_equal(context[:, :2], [[1, 1], [0, 1]])
-
-
-def test_descriptors_are_standardised():
-    table = pd.DataFrame({"x": [1.0, 2.0, 6.0], "constant": 7.0}, ["A", "B", "C"])
-    _, _, encoding = encode(["A", "B", "control"], table=table)
-    vectors = _conditions.initial_vectors(encoding, seed=0)
-    np.testing.assert_allclose(vectors[:, 0], (table["x"] - 3) / table["x"].std(ddof=0), rtol=1e-6)
-    np.testing.assert_array_equal(vectors[:, 1], 0.0)
-
-
-def test_learned_vectors_follow_the_seed():
-    _, _, encoding = encode(["A", "B", "control"])
-    one, again, other = (_conditions.initial_vectors(encoding, seed) for seed in (0, 0, 1))
-    assert one.shape == (2, _conditions.N_LEARNED)
-    np.testing.assert_array_equal(one, again)
-    assert np.all(one != other)
-
-
-@given(distinct_names, distinct_names, st.booleans())
-def test_encoding_survives_its_dict(perturbations, groups, with_table):
-    design = make_design("perturbation", "control", "dose", group_col=["line"], time_col="hours")
-    conditions = [
-        Condition(((name, 1.0 + i),), (group,), float(i)) for i, name in enumerate(perturbations) for group in groups
-    ]
-    table = pd.DataFrame(np.random.default_rng(0).normal(size=(len(perturbations), 2)), perturbations, groups[:1] * 2)
-    encoding = _conditions.make_encoding(design, conditions, table if with_table else None)
-    restored = _conditions.encoding_from_dict(_conditions.encoding_to_dict(encoding))
-    assert restored.values.dtype == np.float32
-    np.testing.assert_array_equal(restored.values, encoding.values)
-    assert restored._replace(values=None) == encoding._replace(values=None)
-    expected = _conditions.encode_conditions(encoding, conditions)
-    for array, original in zip(_conditions.encode_conditions(restored, conditions), expected, strict=True):
-        np.testing.assert_array_equal(array, original)
 
 
 def test_a_second_column_without_label_holds_no_perturbation():

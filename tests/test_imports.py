@@ -9,27 +9,29 @@ import pytest
 import scgap
 
 ROOT = Path(scgap.__file__).parent
-CORE = {"_populations", "_sinkhorn", "_losses", "_map", "_train"}
-READERS = {"_adata", "_conditions", "_messages", "_representation", "_splits"}
+CORE = {"_arrays", "_populations", "_sinkhorn", "_losses", "_map", "_train"}
+READERS = {"_adata", "_conditions", "_encoding", "_messages", "_representation", "_splits"}
 
 # Which of our own files and folders each of them may import. The arrays know nothing of the objects they came from.
 MAY_IMPORT = {
     "_messages": set(),
-    "_populations": set(),
+    "_arrays": set(),
+    "_populations": {"_arrays"},
     "_sinkhorn": set(),
     "_metrics": set(),
     "_baselines": set(),
-    "_losses": {"_messages", "_sinkhorn"},
-    "_map": {"_populations"},
+    "_losses": {"_sinkhorn"},
+    "_map": {"_arrays"},
     "_train": {"_losses", "_map", "_populations"},
     "_checkpoint": {"_train"},
     "_adata": {"_messages"},
-    "_conditions": {"_messages", "_populations"},
+    "_conditions": {"_messages"},
+    "_encoding": {"_arrays", "_conditions", "_messages"},
     "_representation": {"_adata", "_messages"},
     "_splits": {"_messages"},
-    "_experiment": {"_conditions", "_messages", "_populations", "_splits"},
+    "_experiment": {"_arrays", "_conditions", "_encoding", "_messages", "_populations", "_splits"},
     "_model": READERS | {"_map"},
-    "_query": READERS | {"_map", "_model"},
+    "_query": READERS | {"_arrays", "_map", "_model"},
     "datasets": {"datasets", "_messages"},
     "pp": READERS | {"pp", "_losses"},
     "pl": READERS | {"pl", "_metrics", "_model", "_query"},
@@ -137,6 +139,13 @@ def test_import_is_light():
     loaded = loaded_after("import scgap; scgap.tl, scgap.pp, scgap.pl, scgap.datasets")
     assert "scgap" in loaded
     assert not loaded & {"anndata", "flax", "jax", "matplotlib", "ott", "pandas", "pertpy", "scanpy"}
+
+
+@pytest.mark.parametrize("name", ["pl.history", "pl.moments", "pp.split"])
+def test_what_needs_no_arrays_on_the_device_loads_no_library_for_them(name):
+    loaded = loaded_after(f"import scgap; scgap.{name}")
+    assert "anndata" in loaded
+    assert not loaded & {"flax", "jax", "optax", "ott"}
 
 
 def test_the_core_runs_without_the_objects():

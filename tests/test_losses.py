@@ -51,18 +51,6 @@ def test_costs_equal_ott_and_keep_their_digits_far_from_the_origin(clouds, cost,
     np.testing.assert_allclose(_losses.paired_cost(x, y[:N], cost), np.diag(expected), rtol=1e-5, atol=1e-5)
 
 
-def test_equal_costs_are_one_and_carry_their_parameters_in_their_names():
-    name, cost = _losses.resolve_cost(costs.PNormP(1.5))
-    assert _losses.resolve_cost(costs.PNormP(1.5)) == (name, cost)
-    assert "PNormP" in name
-    assert "1.5" in name
-    assert "0x" not in name
-    other_name, other = _losses.resolve_cost(costs.PNormP(1.25))
-    assert other_name != name
-    assert other is not cost
-    assert _losses.resolve_cost("euclidean") == ("euclidean", EUCLIDEAN)
-
-
 @all_costs
 def test_gradients_at_coinciding_points_are_zero(clouds, cost):
     x = clouds[0]

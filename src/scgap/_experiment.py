@@ -6,9 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from scgap._conditions import Condition, Design, Encoding, condition_label, encode_conditions, label_text
+from scgap._arrays import ConditionArrays, pad_rows
+from scgap._conditions import Condition, Design, condition_label, label_text
+from scgap._encoding import Encoding, encode_conditions
 from scgap._messages import listed
-from scgap._populations import ConditionArrays, Populations, make_populations, pad_rows
+from scgap._populations import Populations, make_populations
 from scgap._splits import MIN_CELLS, MIN_VALID, SPLITS
 
 

@@ -11,34 +11,12 @@ import jax.numpy as jnp
 from ott.geometry import costs
 
 from scgap import _sinkhorn
-from scgap._messages import listed, not_found
 
 type Cost = costs.CostFn
 
 COSTS = {"euclidean": costs.Euclidean(), "sqeuclidean": costs.SqEuclidean()}
 
 type Scalar = float | jax.Array
-
-_seen: dict[str, Cost] = {}
-
-
-def resolve_cost(cost: str | Cost) -> tuple[str, Cost]:
-    """A cost's name, which holds its parameters, and the cost.
-
-    Costs compare by identity, and so would be compiled anew for every object: equal costs come back as one.
-    """
-    if isinstance(cost, str):
-        if cost not in COSTS:
-            raise ValueError(not_found(cost, "the named costs", list(COSTS)) + " Or pass a cost of ott.geometry.costs.")
-        return cost, COSTS[cost]
-    if not isinstance(cost, costs.CostFn):
-        raise TypeError(
-            f"cost is a {type(cost).__name__}. Pass one of {listed(COSTS)}, or a cost of ott.geometry.costs."
-        )
-    parameters, structure = jax.tree.flatten(cost)
-    name = f"{structure} {[jnp.asarray(parameter).tolist() for parameter in parameters]}"
-    return name, _seen.setdefault(name, cost)
-
 
 def cost_matrix(x: jax.Array, y: jax.Array, cost: Cost) -> jax.Array:
     """(n, m) costs between all pairs of two point clouds (n, d) and (m, d), by one matrix product where that can be."""

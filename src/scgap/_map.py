@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scgap._populations import ConditionArrays, pad_rows
+from scgap._arrays import ConditionArrays, pad_rows
 
 type Weights = dict[str, Any]
 """``network`` (flax parameters), ``encoding`` (n_perturbations, n), ``centre`` (n_features,), ``scale`` ()."""

@@ -1,6 +1,6 @@
-"""How far predicted cells are from observed ones: one function a metric, on plain arrays (n_cells, n_features).
+"""How far mapped cells are from the target population: one function a metric, on plain arrays (n_cells, n_features).
 
-All are distances: 0 is a perfect prediction, lower is better. Arguments come as predicted, observed.
+All are distances: 0 is a perfect prediction, lower is better. Arguments come as mapped, target.
 """
 
 from collections.abc import Callable
@@ -12,37 +12,37 @@ from scipy.spatial.distance import cdist
 CHUNK = 1_024  # rows of a distance matrix that are in memory at once
 
 
-def energy_distance(predicted: np.ndarray, observed: np.ndarray) -> float:
+def energy_distance(mapped: np.ndarray, target: np.ndarray) -> float:
     """``2 E|x - y| - E|x - x'| - E|y - y'|`` with Euclidean norms (Székely & Rizzo 2013), unbiased.
 
     Pairs of a cell with itself are left out, so a perfect sampler scores 0 on average and may score below. It sees any
     difference of two distributions. With squared norms it would see nothing but the means.
     """
     return (
-        2.0 * _mean_distance(predicted, observed)
-        - _mean_distance(predicted, predicted, distinct=True)
-        - _mean_distance(observed, observed, distinct=True)
+        2.0 * _mean_distance(mapped, target)
+        - _mean_distance(mapped, mapped, distinct=True)
+        - _mean_distance(target, target, distinct=True)
     )
 
 
-def mean_error(predicted: np.ndarray, observed: np.ndarray) -> float:
+def mean_error(mapped: np.ndarray, target: np.ndarray) -> float:
     """Mean over features of the absolute difference of means. Blind to everything else."""
-    return _moment_error(np.mean, predicted, observed)
+    return _moment_error(np.mean, mapped, target)
 
 
-def std_error(predicted: np.ndarray, observed: np.ndarray) -> float:
+def std_error(mapped: np.ndarray, target: np.ndarray) -> float:
     """Mean over features of the absolute difference of standard deviations: sees collapse and inflation."""
-    return _moment_error(np.std, predicted, observed)
+    return _moment_error(np.std, mapped, target)
 
 
-def skewness_error(predicted: np.ndarray, observed: np.ndarray) -> float:
+def skewness_error(mapped: np.ndarray, target: np.ndarray) -> float:
     """Mean over features of the absolute difference of skewness; constant features count as symmetric."""
-    return _moment_error(skewness, predicted, observed)
+    return _moment_error(skewness, mapped, target)
 
 
-def kurtosis_error(predicted: np.ndarray, observed: np.ndarray) -> float:
+def kurtosis_error(mapped: np.ndarray, target: np.ndarray) -> float:
     """Mean over features of the absolute difference of excess kurtosis; 0 for constant features."""
-    return _moment_error(kurtosis, predicted, observed)
+    return _moment_error(kurtosis, mapped, target)
 
 
 def skewness(cells: np.ndarray, axis: int = 0) -> np.ndarray:
@@ -71,8 +71,8 @@ MOMENTS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def _moment_error(moment: Callable[..., np.ndarray], predicted: np.ndarray, observed: np.ndarray) -> float:
-    return float(np.abs(moment(_double(predicted), axis=0) - moment(_double(observed), axis=0)).mean())
+def _moment_error(moment: Callable[..., np.ndarray], mapped: np.ndarray, target: np.ndarray) -> float:
+    return float(np.abs(moment(_double(mapped), axis=0) - moment(_double(target), axis=0)).mean())
 
 
 def _mean_distance(x: np.ndarray, y: np.ndarray, *, distinct: bool = False) -> float:

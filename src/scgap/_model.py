@@ -4,16 +4,19 @@ import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from scgap._adata import Data, get_modality
-from scgap._conditions import Design, Encoding, encoding_from_dict, encoding_to_dict
-from scgap._map import ConditionalMap, Weights
+from scgap._conditions import Design
+from scgap._encoding import Encoding, encoding_from_dict, encoding_to_dict
 from scgap._messages import not_found
 from scgap._representation import Representation, representation_from_dict, representation_to_dict
+
+if TYPE_CHECKING:
+    from scgap._map import ConditionalMap, Weights
 
 FORMAT_VERSION = 1
 TABLE = ("condition_label", "split", "n_cells")  # columns of the table of conditions beside those of the design
@@ -24,7 +27,7 @@ class TransportModel(NamedTuple):
 
     params: dict[str, Any]
     """Settings, as given and as resolved."""
-    weights: Weights
+    weights: "Weights"
     conditions: pd.DataFrame
     """One row a condition: the design's columns and those of TABLE."""
     encoding: Encoding
@@ -39,8 +42,10 @@ class TransportModel(NamedTuple):
         return Design(**stored)
 
     @property
-    def network(self) -> ConditionalMap:
+    def network(self) -> "ConditionalMap":
         """The network that the weights belong to."""
+        from scgap._map import ConditionalMap  # here, so that plots do not load JAX
+
         return ConditionalMap(tuple(self.params["hidden"]))
 
 
@@ -141,7 +146,8 @@ def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
 
     Returns
     -------
-    The content of ``uns[key]``, bit for bit as it was written.
+    What `scgap.tl.fit_transport` put in ``uns[key]``, bit for bit: the map, its settings and its history. Scores and
+    records of predictions, which belong to the cells of one object, are not in the file.
 
     Raises
     ------

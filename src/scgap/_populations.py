@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-type Array = np.ndarray | jax.Array
+from scgap._arrays import ConditionArrays as ConditionArrays
+from scgap._arrays import pad_rows, padded_size
 
 
 class Populations(NamedTuple):
@@ -23,19 +24,6 @@ class Populations(NamedTuple):
     """(n_conditions,) population of the matched controls."""
     target_of: jax.Array
     """(n_conditions,) population of the perturbed cells."""
-
-
-class ConditionArrays(NamedTuple):
-    """Conditions as sets of perturbations in a context; leading axis n_conditions, or none for a single condition."""
-
-    members: Array
-    """(..., n_members) int32, rows of the encoding table."""
-    doses: Array
-    """(..., n_members) float32, standardised log doses; 0 where there are no doses."""
-    mask: Array
-    """(..., n_members) float32, 1 for a member and 0 for padding."""
-    context: Array
-    """(..., n_context) float32, one-hot groups and standardised log time."""
 
 
 def make_populations(
@@ -54,17 +42,6 @@ def make_populations(
         *(jnp.asarray(index, jnp.int32) for index in (start, size)),
         *(jnp.asarray(pad_rows(np.asarray(index)), jnp.int32) for index in (source_of, target_of)),
     )
-
-
-def padded_size(n: int) -> int:
-    """The next size with at most three significant bits: few shapes, few compilations, at most 25 % of padding."""
-    step = 1 << max(int(n).bit_length() - 3, 0)
-    return -(-n // step) * step
-
-
-def pad_rows(array: Array) -> np.ndarray:
-    """Zero rows appended up to the padded size."""
-    return np.pad(array, [(0, padded_size(len(array)) - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
 def sample_cells(key: jax.Array, populations: Populations, population: jax.Array, n: int) -> jax.Array:

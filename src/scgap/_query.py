@@ -4,14 +4,14 @@ import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from scgap._adata import select_cells
-from scgap._conditions import Condition, encode_conditions, has_label, parse_condition, read_conditions, records
-from scgap._map import transport_cells
+from scgap._arrays import ConditionArrays
+from scgap._conditions import Condition, has_label, parse_condition, read_conditions, records
+from scgap._encoding import encode_conditions
 from scgap._messages import listed, not_found
 from scgap._model import TABLE, TransportModel
 
@@ -89,6 +89,8 @@ def select_source(
 
 def move_cells(model: TransportModel, points: np.ndarray, groups: pd.DataFrame, query: Mapping[str, Any]) -> np.ndarray:
     """Points (n_cells, n) moved to the queried condition, each in its own group (n_cells rows)."""
+    from scgap._map import transport_cells  # here, so that plots do not load JAX
+
     design = model.design
     columns = list(design.group_cols)
     labels = groups[columns].astype(str)
@@ -98,7 +100,7 @@ def move_cells(model: TransportModel, points: np.ndarray, groups: pd.DataFrame, 
         rows = codes == code
         group = labels.iloc[np.flatnonzero(rows)[0]].to_dict() if columns else {}
         condition = parse_condition(design, {**query, **group})
-        arrays = jax.tree.map(lambda array: array[0], encode_conditions(model.encoding, [condition]))
+        arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
         moved[rows] = transport_cells(model.network, model.weights, points[rows], arrays)
     return moved
 

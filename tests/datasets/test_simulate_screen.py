@@ -263,8 +263,11 @@ def test_bad_arguments_are_refused(arguments, words):
 @pytest.mark.parametrize(
     ("condition", "words"),
     [
-        ({"perturbation": "drug_77", "dose_value": 1.0}, "'drug_77'; allowed are 'control' and.*did you mean 'drug_"),
-        ({"perturbation": "drug_1+durg_2", "dose_value": 1.0}, "Check 'durg_2': did you mean 'drug_2'"),
+        (
+            {"perturbation": "drug_77", "dose_value": 1.0},
+            "'drug_77' is not in the drugs.*Did you mean 'drug_",
+        ),
+        ({"perturbation": "drug_1+durg_2", "dose_value": 1.0}, "'durg_2' is not in the drugs.*Did you mean 'drug_2'"),
         ({"perturbation": "drug_1+drug_1", "dose_value": 1.0}, "distinct drugs joined by"),
         ({"perturbation": "drug_1", "dose_value": -1.0}, "'dose_value' -1.0; allowed are numbers from 0 on, in nM"),
         ({"perturbation": "drug_1", "dose_value": np.inf}, "numbers from 0 on"),

@@ -1,7 +1,6 @@
 """The true map of a simulated screen."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,8 @@ import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
 from scipy.special import expit
+
+from scgap._messages import not_found
 
 type Array = npt.NDArray[np.floating]
 type Indices = npt.NDArray[np.intp]
@@ -110,11 +111,11 @@ def _read_condition(condition: Mapping[str, Any], drugs: list[str]) -> tuple[lis
         )
     members = [name for name in str(condition["perturbation"]).split("+") if name != "control"]
     for name in members:
-        if name not in drugs or members.count(name) > 1:
-            near = get_close_matches(name, drugs, n=1) or drugs[:1]
+        if name not in drugs:
+            raise ValueError("`condition`: " + not_found(name, "the drugs of the simulation", drugs))
+        if members.count(name) > 1:
             raise ValueError(
-                f"`condition` has the perturbation {condition['perturbation']!r}; allowed are 'control' and distinct "
-                f"drugs joined by '+', from {drugs}. Check {name!r}: did you mean {near[0]!r}?"
+                f"`condition` names {name!r} twice; allowed are distinct drugs joined by '+'. Name it once."
             )
     dose = condition.get("dose_value", None if members else 0.0)
     if not isinstance(dose, int | float | np.number) or not 0.0 <= dose < np.inf:

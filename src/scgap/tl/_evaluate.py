@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -107,11 +108,11 @@ def evaluate(
     obs = get_obs(data, mod, [*model.design.columns, split_col])
     conditions, of_cell, written = read_conditions(model.design, obs)
     part = obs[split_col].astype(str).to_numpy()
-    representation = model.representation
-    order = feature_order(representation, adata, model.var_names)
-    cells = to_dense(read_matrix(representation, adata)[:, order])
+    order = feature_order(model.representation, adata, model.var_names)
+    cells = to_dense(read_matrix(model.representation, adata)[:, order])
     trained = _trained(model)
     shifts = _training_shifts(conditions, of_cell, part, cells)
+    average_shift = np.mean(list(shifts.values()), axis=0) if shifts else np.zeros(cells.shape[1])
     if not shifts:
         warnings.warn(
             "There are no training cells, so the mean shift is left out, and scores are against the identity alone. "
@@ -132,18 +133,16 @@ def evaluate(
         # Each condition has a generator of its own, so that leaving one out changes no other number.
         generator = np.random.default_rng([seed, i])
         observed, source = (generator.permutation(rows)[:n_cells] for rows in (observed, source))
-        points = encode(representation, cells[source])
         query = {
             column: written.loc[i, column] for column in model.design.columns if column not in model.design.group_cols
         }
-        moved = move_cells(model, points, obs.iloc[source], query)
         predicted = {
-            key: decode(representation, cells[source], points, moved),
+            key: _mapped(model, cells[source], obs.iloc[source], query),
             "identity": identity(cells[source]),
         }
         if shifts:
-            shift = shifts[i] if i in shifts else np.mean(list(shifts.values()), axis=0)
-            predicted["mean_shift"] = clip(representation, mean_shift(cells[source], shift))
+            shifted = mean_shift(cells[source], shifts.get(i, average_shift))
+            predicted["mean_shift"] = clip(model.representation, shifted)
         scores = _score(predicted, cells[observed], names)
         tables.append(
             scores.assign(
@@ -169,6 +168,12 @@ def evaluate(
     # Written anew, for another object may share the dictionary.
     adata.uns[key] = {**adata.uns[key], "scores": indexed(result)}
     return result
+
+
+def _mapped(model: TransportModel, cells: np.ndarray, groups: pd.DataFrame, query: dict[str, Any]) -> np.ndarray:
+    """Cells (n_cells, n_features) as they become under the condition."""
+    points = encode(model.representation, cells)
+    return decode(model.representation, cells, points, move_cells(model, points, groups, query))
 
 
 def _score(predicted: dict[str, np.ndarray], observed: np.ndarray, metrics: Sequence[str]) -> pd.DataFrame:

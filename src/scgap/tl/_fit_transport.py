@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +16,15 @@ from tqdm.auto import tqdm
 
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
-from scgap._conditions import initial_vectors, make_design, make_encoding, read_conditions
+from scgap._conditions import make_design, read_conditions
+from scgap._encoding import initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
-from scgap._losses import resolve_cost
 from scgap._map import ConditionalMap, init_weights
 from scgap._model import TransportModel, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
+from scgap.tl._arguments import positive, resolve_cost, whole_number, widths
 
 # Chosen on one seed of the Sachs data (held-out cells of seen conditions); no benchmark has settled them yet.
 EPSILON = 0.05  # of the mean cost between perturbed cells
@@ -175,16 +175,15 @@ def fit_transport(
     >>> adata.uns["scgap"]["history"].columns.tolist()
     ['iteration', 'fitting_loss', 'monge_gap', 'valid']
     """
-    # Plain numbers: NumPy's have no place in JSON.
-    n_iters = _whole_number("n_iters", n_iters, 0)
-    batch_size = _whole_number("batch_size", batch_size, 1)
-    conditions_per_step = _whole_number("conditions_per_step", conditions_per_step, 1)
-    seed = _whole_number("seed", seed, 0)
-    epsilon = None if epsilon is None else _positive("epsilon", epsilon)
-    gap_epsilon = None if gap_epsilon is None else _positive("gap_epsilon", gap_epsilon)
-    gap_weight = _positive("gap_weight", gap_weight, or_zero=True)
-    learning_rate = _positive("learning_rate", learning_rate)
-    hidden = _widths(hidden)
+    n_iters = whole_number("n_iters", n_iters, 0)
+    batch_size = whole_number("batch_size", batch_size, 1)
+    conditions_per_step = whole_number("conditions_per_step", conditions_per_step, 1)
+    seed = whole_number("seed", seed, 0)
+    epsilon = None if epsilon is None else positive("epsilon", epsilon)
+    gap_epsilon = None if gap_epsilon is None else positive("gap_epsilon", gap_epsilon)
+    gap_weight = positive("gap_weight", gap_weight, or_zero=True)
+    learning_rate = positive("learning_rate", learning_rate)
+    hidden = widths(hidden)
     if debias not in ("independent", "same"):
         raise ValueError(f'debias={debias!r}. Pass "independent", or "same" for the self term of the papers.')
     settings = {
@@ -198,7 +197,7 @@ def fit_transport(
         "debias": debias,
     }
     check_key(key_added)
-    cost_name, cost_fn = resolve_cost(cost)
+    cost_name, ground_cost = resolve_cost(cost)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
 
@@ -221,7 +220,7 @@ def fit_transport(
     vectors = initial_vectors(table, seed)
     of_weights, of_training = jax.random.split(jax.random.key(seed))
     weights = init_weights(network, of_weights, vectors, one_condition, points[split == "train"])
-    scale = mean_cost(train, len(experiment.trained), cost=cost_fn)
+    scale = mean_cost(train, len(experiment.trained), cost=ground_cost)
     loss = Loss(
         epsilon=EPSILON * scale if epsilon is None else epsilon,
         gap_epsilon=GAP_EPSILON * scale if gap_epsilon is None else gap_epsilon,
@@ -243,7 +242,7 @@ def fit_transport(
         weights, history = fit(
             weights,
             TrainingData(train, valid, arrays, len(experiment.trained), experiment.validated),
-            Setup(network, cost_fn, batch_size, conditions_per_step, debias, learn_encoding=encoding is None),
+            Setup(network, ground_cost, batch_size, conditions_per_step, debias, learn_encoding=encoding is None),
             loss,
             n_iters=n_iters,
             learning_rate=learning_rate,
@@ -263,24 +262,6 @@ def fit_transport(
     result = data.copy() if copy else data
     get_modality(result, mod).uns[key_added] = model_to_uns(model)
     return result if copy else None
-
-
-def _whole_number(name: str, value: Any, least: int) -> int:
-    if not isinstance(value, Integral) or int(value) < least:
-        raise ValueError(f"{name}={value!r}. Pass a whole number from {least} on.")
-    return int(value)
-
-
-def _positive(name: str, value: Any, *, or_zero: bool = False) -> float:
-    if not isinstance(value, Real) or not (0 < float(value) < np.inf or (or_zero and value == 0)):
-        raise ValueError(f"{name}={value!r}. Pass a positive number{', or 0 to leave it out' if or_zero else ''}.")
-    return float(value)
-
-
-def _widths(hidden: Any) -> tuple[int, ...]:
-    if isinstance(hidden, Integral) or not len(hidden):
-        raise ValueError(f"hidden={hidden!r}. Pass the widths of at least one hidden layer, such as (128, 128).")
-    return tuple(_whole_number("hidden", width, 1) for width in hidden)
 
 
 def _progress_bar(n_iters: int, progress: bool) -> "tqdm[Any]":

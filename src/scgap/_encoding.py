@@ -1,0 +1,156 @@
+"""Encoding: from conditions to padded arrays of numbers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scgap._arrays import ConditionArrays
+from scgap._conditions import Condition, Design
+from scgap._messages import listed, not_found
+
+MIN_MEMBERS = 4  # sets are padded to multiples of this, so that their size compiles nothing anew
+N_LEARNED = 32  # length of a perturbation's learned vector where there is no encoding
+
+
+class Encoding(NamedTuple):
+    """How conditions become numbers."""
+
+    perturbations: tuple[str, ...]
+    """Names, one for each row of the network's table of vectors."""
+    features: tuple[str, ...]
+    """Names of the descriptors; empty where the vectors are learned."""
+    values: np.ndarray
+    """(n_perturbations, n_features) float32 descriptors as given."""
+    groups: dict[str, list[str]]
+    """Group column -> its values in trained conditions; any other value is encoded as zeros."""
+    dose_scale: tuple[float, float]
+    """Mean and standard deviation of the logarithms of the training doses."""
+    time_scale: tuple[float, float]
+    """The same of log(1 + time)."""
+
+
+def make_encoding(design: Design, train: Sequence[Condition], table: pd.DataFrame | None) -> Encoding:
+    """Choose the numbers for conditions, from those that are trained on alone.
+
+    A group that is not trained on has no place in the context, where its weights would stay as they were drawn.
+    """
+    names = sorted({name for condition in train for name, _ in condition.members})
+    if table is not None:
+        _check_table(table, names)
+    perturbations = names if table is None else [str(name) for name in table.index]
+    doses = [dose for condition in train for _, dose in condition.members if dose is not None]
+    times = [condition.time for condition in train if condition.time is not None]
+    return Encoding(
+        perturbations=tuple(perturbations),
+        features=() if table is None else tuple(str(column) for column in table.columns),
+        values=np.zeros((len(names), 0), np.float32) if table is None else table.to_numpy(np.float32),
+        groups={column: sorted({c.group[i] for c in train}) for i, column in enumerate(design.group_cols)},
+        dose_scale=_mean_and_std(np.log(doses)),
+        time_scale=_mean_and_std(np.log1p(times)),
+    )
+
+
+def initial_vectors(encoding: Encoding, seed: int) -> np.ndarray:
+    """The network's table (n_perturbations, n): standardised descriptors, or random vectors to be learned."""
+    values = encoding.values
+    if not encoding.features:
+        generator = np.random.default_rng(seed)
+        return generator.standard_normal((len(encoding.perturbations), N_LEARNED), dtype=np.float32)
+    spread = values.std(0)
+    return np.where(spread > 0, (values - values.mean(0)) / np.where(spread > 0, spread, 1.0), 0.0)
+
+
+def encode_conditions(encoding: Encoding, conditions: Sequence[Condition]) -> ConditionArrays:
+    """Conditions as padded arrays (n_conditions, ...).
+
+    Raises
+    ------
+    KeyError
+        A perturbation has no vector.
+    """
+    row = {name: i for i, name in enumerate(encoding.perturbations)}
+    unknown = sorted({name for condition in conditions for name, _ in condition.members if name not in row})
+    if unknown:
+        what = "rows of the encoding" if encoding.features else "perturbations that the map was fitted on"
+        raise KeyError(
+            f"No vector for {listed(unknown)}: "
+            + not_found(unknown[0], f"the {what}", encoding.perturbations)
+            + " An unseen perturbation needs descriptors: fit with encoding=, a table that holds a row for it too."
+        )
+    n_members = max([len(condition.members) for condition in conditions], default=0)
+    n_members = MIN_MEMBERS * max(1, -(-n_members // MIN_MEMBERS))
+    members, doses, mask = (np.zeros((len(conditions), n_members), np.float32) for _ in range(3))
+    for i, condition in enumerate(conditions):
+        for j, (name, dose) in enumerate(condition.members):
+            members[i, j], mask[i, j] = row[name], 1.0
+            doses[i, j] = 0.0 if dose is None else _standardise(np.log(dose), encoding.dose_scale)
+    context = np.array([_context(encoding, condition) for condition in conditions], np.float32)
+    return ConditionArrays(members.astype(np.int32), doses, mask, context)
+
+
+def encoding_to_dict(encoding: Encoding) -> dict[str, Any]:
+    """Plain arrays and JSON strings, for ``uns``."""
+    return {
+        "perturbations": np.array(encoding.perturbations, dtype=object),
+        "features": np.array(encoding.features, dtype=object),
+        "values": encoding.values,
+        "groups": json.dumps(encoding.groups),
+        "dose_scale": np.array(encoding.dose_scale),
+        "time_scale": np.array(encoding.time_scale),
+    }
+
+
+def encoding_from_dict(stored: Mapping[str, Any]) -> Encoding:
+    """The inverse of `encoding_to_dict`."""
+    return Encoding(
+        tuple(str(name) for name in stored["perturbations"]),
+        tuple(str(name) for name in stored["features"]),
+        np.asarray(stored["values"], np.float32),
+        json.loads(str(stored["groups"])),
+        tuple(np.asarray(stored["dose_scale"], float).tolist()),
+        tuple(np.asarray(stored["time_scale"], float).tolist()),
+    )
+
+
+def _context(encoding: Encoding, condition: Condition) -> list[float]:
+    """Groups one-hot, and the time."""
+    one_hot = [
+        float(value == category)
+        for value, categories in zip(condition.group, encoding.groups.values(), strict=True)
+        for category in categories
+    ]
+    return [*one_hot, 0.0 if condition.time is None else _standardise(np.log1p(condition.time), encoding.time_scale)]
+
+
+def _check_table(table: pd.DataFrame, names: list[str]) -> None:
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(
+            f"encoding is a {type(table).__name__}. Pass a DataFrame: one row a perturbation, its name as index."
+        )
+    index = [str(name) for name in table.index]
+    if missing := [name for name in names if name not in set(index)]:
+        raise ValueError(
+            f"encoding has no row for {listed(missing)}; its index holds {listed(index)}. "
+            "Add their descriptors, or drop their cells."
+        )
+    if len(set(index)) < len(index):
+        raise ValueError(
+            f"encoding names {listed(table.index[table.index.duplicated()])} twice. Keep one row a perturbation."
+        )
+    numeric = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    if table.shape[1] == 0 or not np.isfinite(numeric).all():
+        bad = [str(c) for c, ok in zip(table.columns, np.isfinite(numeric).all(0), strict=True) if not ok]
+        raise ValueError(
+            f"encoding needs finite numbers in at least one column; look at {listed(bad)}. Fill or drop these."
+        )
+
+
+def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    return (float(values.mean()), float(values.std()) or 1.0) if len(values) else (0.0, 1.0)
+
+
+def _standardise(value: float, scale: tuple[float, float]) -> float:
+    return (value - scale[0]) / scale[1]
