@@ -91,7 +91,7 @@ def moments(
     mod
         Modality of a MuData.
     moments
-        Panels to draw, one or any of ``mean``, ``std``, ``skewness``, ``kurtosis``.
+        Panels to draw, one or several of ``mean``, ``std``, ``skewness``, ``kurtosis``.
     layer
         Layer that holds the prediction (``key_added`` of `scgap.tl.predict`); default ``key``.
     ax
