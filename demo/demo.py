@@ -4,6 +4,7 @@ Without options it runs on a simulated drug screen; with --data on your own .h5a
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -31,13 +32,22 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def read_cells(path: Path) -> anndata.AnnData:
+    try:
+        return anndata.read_h5ad(path)
+    except (OSError, KeyError, TypeError) as error:
+        # h5py names neither the file nor what it should have been; other HDF5 files end in a TypeError.
+        found = "is not an .h5ad file" if path.is_file() else "does not exist"
+        raise ValueError(f"{path} {found}. Pass a file written by adata.write_h5ad as DATA or --data.") from error
+
+
 def main() -> None:
     options = read_options()
     if options.data is None:
         adata = scgap.datasets.simulate_screen(20_000, n_drugs=4, n_groups=2)
         options.dose_col, options.group_col = "dose_value", "cell_line"
     else:
-        adata = anndata.read_h5ad(options.data)
+        adata = read_cells(options.data)
     print(f"{adata.n_obs} cells x {adata.n_vars} features")
     columns = {name: getattr(options, name) for name in ("target_col", "reference_key", "dose_col", "group_col", "sep")}
 
@@ -70,4 +80,8 @@ def strongest_condition(adata: anndata.AnnData, scores: pd.DataFrame) -> pd.Seri
 
 if __name__ == "__main__":
     matplotlib.use("agg")
-    main()
+    try:
+        main()
+    except (OSError, KeyError, ValueError) as error:
+        # What a user can mend is told by the message; str() of a KeyError would be its repr.
+        sys.exit(str(error.args[0] if isinstance(error, KeyError) else error))

@@ -1,3 +1,5 @@
+import importlib
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -31,11 +33,16 @@ def shown(monkeypatch):
     return calls
 
 
-def points(axis, colour):
-    """Coordinates (n, 2) of the points of one colour."""
+def scatter(axis, colour):
+    """The points of one colour."""
     found = [c for c in axis.collections if len(c.get_offsets()) > 1 and to_hex(c.get_facecolor()[0]) == colour.lower()]
     assert len(found) == 1
-    return np.asarray(found[0].get_offsets())
+    return found[0]
+
+
+def points(axis, colour):
+    """Coordinates (n, 2) of the points of one colour."""
+    return np.asarray(scatter(axis, colour).get_offsets())
 
 
 def rows(adata, line, *, observed):
@@ -82,10 +89,74 @@ def test_moments_say_what_is_drawn(adata):
 
 
 def test_moments_name_the_features_that_are_furthest_off(adata):
-    source = rows(adata, "line_1", observed=False) | rows(adata, "line_2", observed=False)
-    adata.layers["scgap"][source, 7] += 30.0
+    for line, shift in (("line_1", 30.0), ("line_2", 15.0)):
+        adata.layers["scgap"][rows(adata, line, observed=False), 7] += shift
     axis = scgap.pl.moments(adata, moments=["mean"], show=False)
     assert [text.get_text() for text in axis.texts].count("feature_7") == 2
+
+
+def test_moments_name_no_feature_over_another_text(adata):
+    source = rows(adata, "line_1", observed=False) | rows(adata, "line_2", observed=False)
+    adata.layers["scgap"][source] += np.linspace(3.0, 3.01, adata.n_vars)
+    figure = scgap.pl.moments(adata, moments="mean", return_fig=True)
+    texts = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(texts) > 3  # R² of predicted and control, and at least two names
+    assert not any(one.overlaps(other) for i, one in enumerate(texts) for other in texts[:i])
+
+
+def test_moments_write_r2_where_fewest_points_are_hidden(adata):
+    source = rows(adata, "line_1", observed=False) | rows(adata, "line_2", observed=False)
+    for shift, above in ((-20.0, True), (20.0, False)):
+        adata.layers["scgap"][source] += shift
+        axis = scgap.pl.moments(adata, moments="mean", show=False)
+        texts = [text for text in axis.texts if "R^2" in text.get_text()]
+        assert [text.get_position()[1] > 0.5 for text in texts] == [above] * 2
+        assert all(to_hex(text.get_bbox_patch().get_facecolor()) == "#ffffff" for text in texts)
+        adata.layers["scgap"][source] -= shift
+
+
+def test_moments_leave_out_shapes_of_constant_and_rare_features(adata):
+    for matrix in (adata.X, adata.layers["scgap"]):
+        np.abs(matrix, out=matrix)
+        matrix[:, 3] = 2.0
+    observed = np.flatnonzero(rows(adata, "line_1", observed=True))
+    adata.X[observed, 5] = 0.0
+    adata.X[observed[:9], 5] = 1.0
+    axes = scgap.pl.moments(adata, show=False)
+    assert [len(points(axis, MODEL)) for axis in axes] == [40, 40, 37, 37]
+    assert [axis.get_xlabel() for axis in axes] == ["observed"] * 2 + ["observed (37 of 40 points)"] * 2
+    skewness = stats.skew(adata.X[rows(adata, "line_2", observed=True), 5].astype(float))
+    assert np.isclose(points(axes[2], MODEL)[:, 0], skewness, rtol=1e-4).any()  # rare in the other line alone
+
+
+def test_moments_of_features_without_any_shape(adata):
+    adata.X[:] = adata.layers["scgap"][:] = 1.0
+    figure = scgap.pl.moments(adata, return_fig=True)
+    assert [axis.get_xlabel() for axis in figure.axes[2:]] == ["observed (0 of 40 points)"] * 2
+    assert all("predicted $R^2$ undefined" in [text.get_text() for text in axis.texts] for axis in figure.axes)
+
+
+def test_moments_of_many_features_are_small_pixels(adata, monkeypatch):
+    module = importlib.import_module("scgap.pl._moments")
+    few = scgap.pl.moments(adata, moments="mean", show=False)
+    monkeypatch.setattr(module, "MANY", 39)
+    many = scgap.pl.moments(adata, moments="mean", show=False)
+    for colour in (MODEL, BASELINE):
+        one, other = (scatter(axis, colour) for axis in (few, many))
+        assert other.get_sizes()[0] < one.get_sizes()[0]
+        assert (one.get_rasterized(), other.get_rasterized()) == (False, True)
+
+
+@pytest.mark.parametrize("plot", [scgap.pl.moments, scgap.pl.history])
+def test_nothing_is_cut_off_in_the_first_file(adata, plot, tmp_path):
+    figure = plot(adata, return_fig=True)
+    figure.savefig(tmp_path / "plot.png")
+    for axis in figure.axes:
+        box = axis.get_tightbbox()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+        if plot is scgap.pl.moments:
+            assert box.y1 <= figure.texts[0].get_window_extent().y0
 
 
 def test_moments_look_at_test_cells_alone(adata):
@@ -102,6 +173,14 @@ def test_moments_of_one_group_of_another_layer(adata):
     assert points(axis, MODEL).shape == (20, 2)
     observed = adata.X[rows(adata, "line_2", observed=True)].std(axis=0)
     np.testing.assert_allclose(points(axis, MODEL)[:, 0], observed, rtol=1e-4)
+    assert axis.figure.get_suptitle() == "drug_3 1000, line_2"
+
+
+def test_moments_of_one_group_of_a_prediction_of_all(adata):
+    both = points(scgap.pl.moments(adata, moments="mean", show=False), MODEL)
+    figure = scgap.pl.moments(adata, {**QUERY, "cell_line": "line_2"}, moments="mean", return_fig=True)
+    assert figure.get_suptitle() == "drug_3 1000, line_2"
+    np.testing.assert_array_equal(points(figure.axes[0], MODEL), both[20:])
 
 
 def test_moments_against_another_condition(adata):

@@ -43,7 +43,7 @@ def simulate_screen(
 
     .. math::
         T(x \mid c) = x + \prod_{\{a, b\} \subseteq c} (1 + \iota_{ab} h_a h_b)
-        \sum_{m \in c} h_m A_{mk} \, 2\sigma\big(\beta_{mk} v_{mk}^\top (x - \mu_{gk})\big) \, v_{mk},
+        \sum_{m \in c} h_m A_{mk} \, 2\sigma\bigl(\beta_{mk} v_{mk}^\top (x - \mu_{gk})\bigr) \, v_{mk},
         \qquad h_m = \frac{d^n}{\mathrm{EC50}_{mg}^n + d^n}
 
     Amplitude :math:`A`, unit direction :math:`v`, steepness :math:`\beta` and EC50 are smooth functions of the drug's
@@ -82,29 +82,27 @@ def simulate_screen(
 
     Returns
     -------
-    AnnData
-        With rows in random order and the following fields:
+    Cells in random order, with the following fields:
 
-        `X`
-            The state after treatment, ``float32``; with ``counts=True`` CSR Poisson counts of rate
-            ``size_factor * softplus(state)``.
-        `obs['perturbation']`, `obs['dose_value']`, `obs['dose_unit']`
-            ``control``, ``drug_1`` or ``drug_1+drug_4``; the dose of each member, 0 for controls; ``nM``.
-        `obs['cell_line']`, `obs['subpopulation']`
-            ``line_1``, ... and ``state_1``, ...
-        `obs['size_factor']`
-            Sequencing depth of the cell, around 1 (``counts=True`` only).
-        `layers['untreated']`
-            The cell's state before treatment, ``float32``.
-        `layers['state']`
-            The cell's state after treatment, ``float32`` (``counts=True`` only).
-        `uns['drug_descriptors']`
-            Data frame, drugs by ``descriptor_0``, ``descriptor_1``, ...
-        `uns['simulation']`
-            The terms of the equation: ``centre`` (lines, subpopulations, features), ``direction`` (drugs,
-            subpopulations, features), ``amplitude`` and ``steepness`` (drugs, subpopulations), ``ec50`` in nM (drugs,
-            lines), ``hill_exponent``, ``interaction`` (drugs, drugs; 0 where additive); the labels of
-            ``interacting_pairs``; and the names ``drugs``, ``cell_lines``, ``subpopulations`` of these axes.
+    X : float32 array (n_cells, n_features)
+        The state after treatment; with ``counts=True`` Poisson counts of rate ``size_factor * softplus(state)``, CSR.
+    obs["perturbation"], obs["dose_value"], obs["dose_unit"] : categorical, number, str
+        ``control``, ``drug_1`` or ``drug_1+drug_4``; the dose of each member, 0 for controls; ``nM``.
+    obs["cell_line"], obs["subpopulation"] : categorical
+        ``line_1``, ... and ``state_1``, ...
+    obs["size_factor"] : float
+        Sequencing depth of the cell, around 1 (``counts=True`` only).
+    layers["untreated"] : float32 array (n_cells, n_features)
+        The cell's state before treatment.
+    layers["state"] : float32 array (n_cells, n_features)
+        The cell's state after treatment (``counts=True`` only).
+    uns["drug_descriptors"] : DataFrame
+        Drugs by ``descriptor_0``, ``descriptor_1``, ...
+    uns["simulation"] : dict
+        The terms of the equation: ``centre`` (lines, subpopulations, features), ``direction`` (drugs, subpopulations,
+        features), ``amplitude`` and ``steepness`` (drugs, subpopulations), ``ec50`` in nM (drugs, lines),
+        ``hill_exponent``, ``interaction`` (drugs, drugs; 0 where additive); the labels of ``interacting_pairs``; and
+        the names ``drugs``, ``cell_lines``, ``subpopulations`` of these axes.
 
     Raises
     ------
@@ -113,7 +111,7 @@ def simulate_screen(
 
     See Also
     --------
-    true_transport : where given cells truly go under any condition.
+    scgap.datasets.true_transport : where given cells truly go under any condition.
 
     Examples
     --------

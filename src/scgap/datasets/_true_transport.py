@@ -15,13 +15,15 @@ type Array = npt.NDArray[np.floating]
 type Indices = npt.NDArray[np.intp]
 
 
-def true_transport(data: AnnData, condition: Mapping[str, Any], *, source: npt.ArrayLike | None = None) -> Array:
+def true_transport(
+    data: AnnData, condition: Mapping[str, Any], *, source: np.ndarray | pd.Series | None = None
+) -> np.ndarray:
     """Carry untreated cells of a simulated screen to their true state under a condition, measured or not.
 
     Parameters
     ----------
     data
-        An object made by :func:`simulate_screen`, or a selection of its cells.
+        An object made by `scgap.datasets.simulate_screen`, or a selection of its cells.
     condition
         ``{"perturbation": "drug_1", "dose_value": 100.0}``; several drugs as ``"drug_1+drug_4"``, each at this dose,
         0 or more, in nM. Cells stay in their own cell line, so ``"cell_line"`` may be present and changes nothing.
@@ -31,13 +33,12 @@ def true_transport(data: AnnData, condition: Mapping[str, Any], *, source: npt.A
 
     Returns
     -------
-    numpy.ndarray
-        ``float32``, (source cells, features), on the scale of ``data.layers["untreated"]``.
+    Array (source cells, features), float32, on the scale of ``data.layers["untreated"]``.
 
     Raises
     ------
     KeyError
-        If ``data`` does not come from :func:`simulate_screen`.
+        If ``data`` does not come from `scgap.datasets.simulate_screen`.
     ValueError
         If the condition has an unknown drug or field, or a dose that is no number from 0 on, if ``source`` is no mask
         of the cells, or if features are missing.

@@ -1,6 +1,6 @@
 """Training curves."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ def history(
     *,
     key: str = "scgap",
     mod: str | None = None,
-    ax: Any = None,
+    ax: Axes | Sequence[Axes] | np.ndarray | None = None,
     show: bool | None = None,
     return_fig: bool = False,
 ) -> Figure | np.ndarray | Axes | None:
@@ -45,13 +45,18 @@ def history(
 
     Returns
     -------
-    The figure with ``return_fig=True``, the three axes with ``show=False``, else ``None``. The dashed line marks the
-    iteration whose weights were kept.
+    The figure with ``return_fig=True``, the three axes with ``show=False``, else ``None``.
 
     Raises
     ------
     KeyError
         No map under ``key``.
+
+    Notes
+    -----
+    The dashed line marks the iteration whose weights were kept. All three are estimates from batches that are unbiased,
+    so near 0 they scatter around it and may be slightly negative. A fit with ``n_iters=0`` has nothing to report, and
+    its panels are empty.
 
     Examples
     --------

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from scgap._adata import Data, get_layers, get_matrix, get_modality, get_obs, to_dense
 from scgap._conditions import condition_label, parse_condition, read_conditions
@@ -18,8 +19,10 @@ from scgap._representation import feature_order, read_matrix
 from scgap.pl._style import BASELINE, CEILING, CONTROL_TEXT, MODEL, TEXT, finish, get_axes
 
 N_NAMED = 3  # features furthest off that are named in a panel
-
-Moment = Literal["mean", "std", "skewness", "kurtosis"]
+MIN_EXPRESSED = 10  # cells; fewer say nothing of the shape of a distribution
+CONSTANT = 1e-6  # spread, relative to the largest value, up to which a feature is constant, as in the metrics
+SHAPES = ("skewness", "kurtosis")  # moments that a constant feature has not
+MANY = 500  # points, above which they are small, and pixels in a vector file
 
 
 class Cells(NamedTuple):
@@ -30,15 +33,43 @@ class Cells(NamedTuple):
     observed: np.ndarray
 
 
+class Points(NamedTuple):
+    """One moment of every feature in every group."""
+
+    names: np.ndarray
+    """(n_points,) features."""
+    predicted: np.ndarray
+    source: np.ndarray
+    observed: np.ndarray
+    band: float
+    """Mean absolute difference between halves of the observed cells."""
+    n_left_out: int
+    """Features, summed over groups, that have no such moment."""
+
+
+class Box(NamedTuple):
+    """Part of a panel that a text covers, its sides from 0 to 1."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def overlaps(self, other: "Box") -> bool:
+        """Whether two texts would overprint each other."""
+        across = self.left < other.right and other.left < self.right
+        return across and self.bottom < other.top and other.bottom < self.top
+
+
 def moments(
     data: Data,
     condition: str | Mapping[str, Any] | None = None,
     *,
     key: str = "scgap",
     mod: str | None = None,
-    moments: Sequence[Moment] = ("mean", "std", "skewness", "kurtosis"),
+    moments: str | Sequence[str] = ("mean", "std", "skewness", "kurtosis"),
     layer: str | None = None,
-    ax: Any = None,
+    ax: Axes | Sequence[Axes] | np.ndarray | None = None,
     show: bool | None = None,
     return_fig: bool = False,
 ) -> Figure | np.ndarray | Axes | None:
@@ -46,7 +77,7 @@ def moments(
 
     A prediction that only shifts means looks right in the first panel and wrong in the others. Control cells, the
     simplest prediction, stand in grey behind. The band is how far two random halves of the observed cells fall from
-    each other, which no prediction can beat. Corners give squared correlations.
+    each other, the mean over features, which no prediction can beat on average. Corners give squared correlations.
 
     Parameters
     ----------
@@ -59,7 +90,7 @@ def moments(
     mod
         Modality of a MuData.
     moments
-        Panels to draw, any of ``mean``, ``std``, ``skewness``, ``kurtosis``.
+        Panels to draw, one or several of ``mean``, ``std``, ``skewness``, ``kurtosis``.
     layer
         Layer that holds the prediction (``key_added`` of `scgap.tl.predict`); default ``key``.
     ax
@@ -82,7 +113,11 @@ def moments(
 
     Notes
     -----
-    Where the fit held out cells, only these are compared. With several groups each has points of its own.
+    Where the fit held out cells, only these are compared. With several groups each has points of its own; a
+    ``condition`` that names a group shows that group alone.
+
+    Skewness and kurtosis are of features that vary in observed, predicted and control cells and, where no value is
+    negative, are above 0 in at least 10 of each. The x label tells how many of all points these are.
 
     Examples
     --------
@@ -92,6 +127,7 @@ def moments(
     >>> scgap.tl.predict(adata, {"perturbation": "drug_1", "dose_value": 100.0})
     >>> axes = scgap.pl.moments(adata, show=False)
     """
+    moments = [moments] if isinstance(moments, str) else list(moments)
     for moment in moments:
         if moment not in MOMENTS:
             raise KeyError(not_found(moment, "the moments", list(MOMENTS)))
@@ -99,47 +135,128 @@ def moments(
     groups, title = _read_cells(data, mod, model, key, layer or key, condition)
     axes = get_axes(ax, len(moments), width=3.0, height=3.3)
     for axis, moment in zip(axes, moments, strict=True):
-        _draw(axis, moment, groups, np.tile(model.var_names, len(groups)))
+        _draw(axis, moment, _make_points(moment, groups, model.var_names))
     axes[0].set_ylabel("predicted")
     if ax is None:
         axes[0].figure.suptitle(title, fontsize="medium")
     return finish(axes, given=ax is not None, show=show, return_fig=return_fig)
 
 
-def _draw(axis: Axes, moment: str, groups: Sequence[Cells], names: np.ndarray) -> None:
+def _make_points(moment: str, groups: Sequence[Cells], var_names: np.ndarray) -> Points:
     statistic = MOMENTS[moment]
+    kept = [_has_shape(cells) if moment in SHAPES else np.ones(len(var_names), bool) for cells in groups]
+    groups = [Cells(*(part[:, mask] for part in cells)) for cells, mask in zip(groups, kept, strict=True)]
     predicted, source, observed = (
         np.concatenate([statistic(cells, axis=0) for cells in part]) for part in zip(*groups, strict=True)
     )
-    low, high = np.min([predicted, source, observed]), np.max([predicted, source, observed])
-    margin = 0.06 * (high - low) + 1e-6
-    limits = np.array([low - margin, high + margin])
-    band = _replicate_error(statistic, groups)
-    axis.fill_between(limits, limits - band, limits + band, color=CEILING, alpha=0.18, lw=0, zorder=0)
+    names = np.concatenate([var_names[mask] for mask in kept])
+    n_left_out = sum(int((~mask).sum()) for mask in kept)
+    return Points(names, predicted, source, observed, _replicate_error(statistic, groups), n_left_out)
+
+
+def _has_shape(cells: Cells) -> np.ndarray:
+    """Features (n_vars,) whose third and fourth moments mean something in every part.
+
+    Those of a constant feature are undefined, and those of a gene seen in few cells tell how many these are.
+    """
+    expressed = min(part.min() for part in cells) >= 0
+    kept = np.ones(cells.observed.shape[1], bool)
+    for part in cells:
+        kept &= part.std(axis=0) > CONSTANT * np.abs(part).max(axis=0)
+        if expressed:
+            kept &= np.count_nonzero(part, axis=0) >= MIN_EXPRESSED
+    return kept
+
+
+def _draw(axis: Axes, moment: str, points: Points) -> None:
+    limits = _limits(points)
+    many = len(points.names) > MANY
+    look: dict[str, Any] = {"s": 5 if many else 15, "lw": 0, "rasterized": many}
+    axis.fill_between(limits, limits - points.band, limits + points.band, color=CEILING, alpha=0.18, lw=0, zorder=0)
     axis.plot(limits, limits, color=TEXT, lw=0.8, zorder=1)
-    axis.scatter(observed, source, s=14, color=BASELINE, alpha=0.6, lw=0, zorder=2)
-    axis.scatter(observed, predicted, s=16, color=MODEL, alpha=0.85, lw=0, zorder=3)
-    for i in np.argsort(-np.abs(predicted - observed))[:N_NAMED]:
-        if abs(predicted[i] - observed[i]) > 2 * band:
-            right = observed[i] > limits.mean()
-            axis.annotate(
-                names[i],
-                (observed[i], predicted[i]),
-                xytext=(-5 if right else 5, 0),
-                textcoords="offset points",
-                ha="right" if right else "left",
-                va="center",
-                fontsize="x-small",
-                color=TEXT,
-            )
-    for height, name, values, colour in (
-        (0.97, "predicted", predicted, MODEL),
-        (0.89, "control", source, CONTROL_TEXT),
-    ):
-        label = f"{name} $R^2$ {_r2(values, observed)}"
-        axis.text(0.03, height, label, transform=axis.transAxes, va="top", color=colour, fontsize="small")
-    axis.set(xlim=limits, ylim=limits, xlabel="observed", title=moment)
+    axis.scatter(points.observed, points.source, color=BASELINE, alpha=0.6, zorder=2, **look)
+    axis.scatter(points.observed, points.predicted, color=MODEL, alpha=0.5 if many else 0.85, zorder=3, **look)
+    n_drawn = len(points.names)
+    left_out = f" ({n_drawn:,} of {n_drawn + points.n_left_out:,} points)" if points.n_left_out else ""
+    axis.set(xlim=limits, ylim=limits, xlabel=f"observed{left_out}", title=moment)
     axis.set_box_aspect(1)
+    box = _write_r2(axis, points, limits)
+    _name_furthest(axis, points, limits, box)
+
+
+def _limits(points: Points) -> np.ndarray:
+    values = np.concatenate([points.predicted, points.source, points.observed])
+    low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+    margin = 0.06 * (high - low) + 1e-6
+    return np.array([low - margin, high + margin])
+
+
+def _write_r2(axis: Axes, points: Points, limits: np.ndarray) -> Box:
+    """Write the squared correlations above or below the diagonal, where fewer points are hidden."""
+    corners = Box(0.0, 0.78, 0.5, 1.0), Box(0.5, 0.0, 1.0, 0.22)
+    x = np.tile(_fraction(points.observed, limits), 2)
+    y = _fraction(np.concatenate([points.predicted, points.source]), limits)
+    hidden = [((x > box.left) & (x < box.right) & (y > box.bottom) & (y < box.top)).sum() for box in corners]
+    above = hidden[0] <= hidden[1]
+    for line, (name, values, colour) in enumerate(
+        [("predicted", points.predicted, MODEL), ("control", points.source, CONTROL_TEXT)]
+    ):
+        axis.text(
+            0.03 if above else 0.97,
+            0.97 - 0.09 * line if above else 0.12 - 0.09 * line,
+            f"{name} $R^2$ {_r2(values, points.observed)}",
+            transform=axis.transAxes,
+            ha="left" if above else "right",
+            va="top" if above else "bottom",
+            color=colour,
+            fontsize="small",
+            zorder=5,
+            bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.5},
+        )
+    return corners[0 if above else 1]
+
+
+def _name_furthest(axis: Axes, points: Points, limits: np.ndarray, taken: Box) -> None:
+    """Name the features furthest off, leaving out names that would fall on another text."""
+    error = np.abs(points.predicted - points.observed)
+    boxes = [taken]
+    for i in np.argsort(-error):
+        if len(boxes) > N_NAMED or error[i] <= 2 * points.band:
+            return
+        x, y = _fraction(np.array([points.observed[i], points.predicted[i]]), limits)
+        place = _free_side(float(x), float(y), len(points.names[i]), boxes)
+        if place is None:
+            continue
+        box, right = place
+        boxes.append(box)
+        axis.annotate(
+            points.names[i],
+            (points.observed[i], points.predicted[i]),
+            xytext=(5 if right else -5, 0),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="center",
+            fontsize="x-small",
+            color=TEXT,
+            zorder=4,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )
+
+
+def _free_side(x: float, y: float, n_letters: int, boxes: Sequence[Box]) -> tuple[Box, bool] | None:
+    """The box of a name beside (x, y), and whether it is on the right; ``None`` if both sides are taken."""
+    width = 0.03 * (n_letters + 1)
+    away = y < x  # the side that looks away from the diagonal, where most points are
+    for right in (away, not away):
+        box = Box(x if right else x - width, y - 0.04, x + width if right else x, y + 0.04)
+        if box.left >= 0 and box.right <= 1 and not any(box.overlaps(other) for other in boxes):
+            return box, right
+    return None
+
+
+def _fraction(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Where values lie between the limits, from 0 to 1."""
+    return (values - limits[0]) / (limits[1] - limits[0])
 
 
 def _read_cells(
@@ -172,8 +289,12 @@ def _read_cells(
     transported = np.asarray(adata.obs[f"{layer}_transported"], bool)
 
     groups, labels = [], set()
+    named = [column for column in design.group_cols if query.get(column) is not None]
     for group in sorted({c.group for c in conditions}):
-        asked = parse_condition(design, {**query, **dict(zip(design.group_cols, group, strict=True))})
+        values = dict(zip(design.group_cols, group, strict=True))
+        if any(str(query[column]) != values[column] for column in named):
+            continue
+        asked = parse_condition(design, {**query, **values})
         in_group = np.isin(of_cell, [i for i, c in enumerate(conditions) if c.group == group])
         wanted = of_cell == conditions.index(asked) if asked in conditions else np.zeros(adata.n_obs, bool)
         observed = wanted & tested if (wanted & tested).any() else wanted
@@ -181,7 +302,7 @@ def _read_cells(
         moved = moved & tested if (moved & tested).any() else moved
         if observed.sum() > 1 and moved.sum() > 1:
             groups.append(Cells(prediction[moved], features[moved], features[observed]))
-            labels.add(condition_label(asked._replace(group=())))
+            labels.add(condition_label(asked._replace(group=tuple(values[column] for column in named))))
     if not groups:
         raise ValueError(
             f"No measured cells to compare with {query!r}. Predict and compare a measured condition: "
@@ -198,10 +319,11 @@ def _replicate_error(statistic: Any, groups: Sequence[Cells]) -> float:
         order = generator.permutation(len(cells.observed))
         one, other = (cells.observed[half] for half in np.array_split(order, 2))
         errors.append(np.abs(statistic(one, axis=0) - statistic(other, axis=0)))
-    return float(np.mean(errors))
+    of_points = np.concatenate(errors)
+    return float(of_points.mean()) if len(of_points) else 0.0
 
 
 def _r2(predicted: np.ndarray, observed: np.ndarray) -> str:
-    if predicted.std() == 0 or observed.std() == 0:
+    if len(observed) < 2 or predicted.std() == 0 or observed.std() == 0:
         return "undefined"
     return f"{np.corrcoef(predicted, observed)[0, 1] ** 2:.2f}"

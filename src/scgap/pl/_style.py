@@ -1,6 +1,6 @@
 """One look for all plots: Okabe & Ito's colours, which colour-blind readers tell apart."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +11,7 @@ MODEL, BASELINE, CEILING, TEXT = "#0072B2", "#9A9A9A", "#009E73", "#404040"
 CONTROL_TEXT = "#6E6E6E"  # BASELINE, dark enough to read
 
 
-def get_axes(ax: Any, n: int, *, width: float, height: float) -> np.ndarray:
+def get_axes(ax: Axes | Sequence[Axes] | np.ndarray | None, n: int, *, width: float, height: float) -> np.ndarray:
     """The n axes to draw into: those given, or a row of new ones, ``width`` x ``height`` inches each."""
     if ax is None:
         ax = plt.subplots(1, n, figsize=(width * n, height), layout="constrained", squeeze=False)[1]
@@ -25,6 +25,9 @@ def finish(axes: np.ndarray, *, given: bool, show: bool | None, return_fig: bool
     """What a plot returns, as in scanpy: the figure, the axes, or nothing after showing it."""
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
+    if not given:
+        # One draw settles the layout of square panels; saved on the first draw, their labels would be cut off.
+        axes[0].figure.draw_without_rendering()
     if return_fig:
         return axes[0].figure
     if show if show is not None else not given:

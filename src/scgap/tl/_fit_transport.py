@@ -45,7 +45,7 @@ def fit_transport(
     layer: str | None = None,
     use_rep: str | None = None,
     mod: str | None = None,
-    cost: Literal["euclidean", "sqeuclidean"] | CostFn = "euclidean",
+    cost: CostFn | Literal["euclidean", "sqeuclidean"] = "euclidean",
     epsilon: float | None = None,
     gap_weight: float = 1.0,
     gap_epsilon: float | None = None,
@@ -67,8 +67,9 @@ def fit_transport(
     Monge gap of Uscidda & Cuturi (2023), minimises, averaged over conditions :math:`c`,
 
     .. math::
-        S_\varepsilon\big(T(\cdot \mid c)_\sharp \mu,\; \nu_c\big)
-        + \lambda \Big(\mathbb{E}\, d(x, T(x \mid c)) - W_{\varepsilon'}\big(\mu, T(\cdot \mid c)_\sharp \mu\big)\Big)
+        S_\varepsilon\bigl(T(\cdot \mid c)_\sharp \mu,\; \nu_c\bigr)
+        + \lambda \Bigl(\mathbb{E}\, d(x, T(x \mid c))
+        - W_{\varepsilon'}\bigl(\mu, T(\cdot \mid c)_\sharp \mu\bigr)\Bigr)
 
     with control cells :math:`\mu`, perturbed cells :math:`\nu_c`, the Sinkhorn divergence :math:`S` and a cost
     :math:`d`.

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,13 @@ def predict(
     data: Data,
     condition: str | Mapping[str, Any] | pd.Series,
     *,
-    source: Any = None,
+    source: Sequence[str] | np.ndarray | pd.Series | None = None,
     key: str = "scgap",
     mod: str | None = None,
     key_added: str | None = None,
     copy: bool = False,
 ) -> Data | None:
-    """Move source cells to a condition with a fitted map :math:`T(x | c)`, cell by cell.
+    """Move source cells to a condition with a fitted map, cell by cell.
 
     Parameters
     ----------
