@@ -18,6 +18,7 @@ COSTS = {"euclidean": costs.Euclidean(), "sqeuclidean": costs.SqEuclidean()}
 
 type Scalar = float | jax.Array
 
+
 def cost_matrix(x: jax.Array, y: jax.Array, cost: Cost) -> jax.Array:
     """(n, m) costs between all pairs of two point clouds (n, d) and (m, d), by one matrix product where that can be."""
     of_squares = _of_squared_distance(cost)
