@@ -9,6 +9,7 @@ own, which are made at first.
 """
 
 import argparse
+from importlib import import_module
 
 import report
 
@@ -26,7 +27,7 @@ def main() -> None:
         parser.error(f"no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     for part in options.parts or PARTS:
         # Imported when it is run: the steps need the core's packages only, as on a bare GPU machine.
-        tables = __import__(part).tables(quick=options.quick, rivals=not options.no_rivals)
+        tables = import_module(part).tables(quick=options.quick, rivals=not options.no_rivals)
         if options.quick:
             print("\n".join(tables))
         else:

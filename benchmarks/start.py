@@ -5,13 +5,11 @@ import statistics
 import subprocess
 import sys
 import time
-import warnings
 
 import anndata
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scanpy as sc
 import scipy.sparse
 from report import markdown, seconds
 
@@ -128,6 +126,3 @@ PREDICT_NOTE = (
     "`tl.predict` of all cells, from a sparse matrix to a dense layer: reading and checking it, projecting, moving,\n"
     "decoding, and adding what the components do not see. The bare products are those of the map and the decoder alone."
 )
-
-warnings.filterwarnings("ignore", category=FutureWarning)
-sc.settings.verbosity = 0

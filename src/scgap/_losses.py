@@ -113,7 +113,7 @@ def _of_squared_distance(cost: Cost) -> Callable[[jax.Array], jax.Array] | None:
     match cost:
         case costs.SqEuclidean():
             return lambda squares: squares
-        case costs.Euclidean() | costs.EuclideanP(p=1):
+        case costs.Euclidean():
             return _safe_sqrt
         case costs.EuclideanP():
             return lambda squares: _safe_sqrt(squares) ** cost.p

@@ -137,7 +137,7 @@ def test_moments_of_features_without_any_shape(adata):
 
 
 def test_moments_of_many_features_are_small_pixels(adata, monkeypatch):
-    module = importlib.import_module("scgap.pl._moments")
+    module = importlib.import_module("scgap.pl._panel")
     few = scgap.pl.moments(adata, moments="mean", show=False)
     monkeypatch.setattr(module, "MANY", 39)
     many = scgap.pl.moments(adata, moments="mean", show=False)

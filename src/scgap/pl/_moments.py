@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from scgap._adata import Data, get_layers, get_matrix, get_modality, get_obs, to_dense
 from scgap._conditions import condition_label, parse_condition, read_conditions
@@ -16,13 +15,12 @@ from scgap._metrics import MOMENTS
 from scgap._model import TransportModel, get_model
 from scgap._query import read_query
 from scgap._representation import feature_order, read_matrix
-from scgap.pl._style import BASELINE, CEILING, CONTROL_TEXT, MODEL, TEXT, finish, get_axes
+from scgap.pl._panel import Points, draw_panel
+from scgap.pl._style import finish, get_axes
 
-N_NAMED = 3  # features furthest off that are named in a panel
 MIN_EXPRESSED = 10  # cells; fewer say nothing of the shape of a distribution
 CONSTANT = 1e-6  # spread, relative to the largest value, up to which a feature is constant, as in the metrics
 SHAPES = ("skewness", "kurtosis")  # moments that a constant feature has not
-MANY = 500  # points, above which they are small, and pixels in a vector file
 
 
 class Cells(NamedTuple):
@@ -31,34 +29,6 @@ class Cells(NamedTuple):
     predicted: np.ndarray
     source: np.ndarray
     observed: np.ndarray
-
-
-class Points(NamedTuple):
-    """One moment of every feature in every group."""
-
-    names: np.ndarray
-    """(n_points,) features."""
-    predicted: np.ndarray
-    source: np.ndarray
-    observed: np.ndarray
-    band: float
-    """Mean absolute difference between halves of the observed cells."""
-    n_left_out: int
-    """Features, summed over groups, that have no such moment."""
-
-
-class Box(NamedTuple):
-    """Part of a panel that a text covers, its sides from 0 to 1."""
-
-    left: float
-    bottom: float
-    right: float
-    top: float
-
-    def overlaps(self, other: "Box") -> bool:
-        """Whether two texts would overprint each other."""
-        across = self.left < other.right and other.left < self.right
-        return across and self.bottom < other.top and other.bottom < self.top
 
 
 def moments(
@@ -135,7 +105,7 @@ def moments(
     groups, title = _read_cells(data, mod, model, key, layer or key, condition)
     axes = get_axes(ax, len(moments), width=3.0, height=3.3)
     for axis, moment in zip(axes, moments, strict=True):
-        _draw(axis, moment, _make_points(moment, groups, model.var_names))
+        draw_panel(axis, moment, _make_points(moment, groups, model.var_names))
     axes[0].set_ylabel("predicted")
     if ax is None:
         axes[0].figure.suptitle(title, fontsize="medium")
@@ -166,97 +136,6 @@ def _has_shape(cells: Cells) -> np.ndarray:
         if expressed:
             kept &= np.count_nonzero(part, axis=0) >= MIN_EXPRESSED
     return kept
-
-
-def _draw(axis: Axes, moment: str, points: Points) -> None:
-    limits = _limits(points)
-    many = len(points.names) > MANY
-    look: dict[str, Any] = {"s": 5 if many else 15, "lw": 0, "rasterized": many}
-    axis.fill_between(limits, limits - points.band, limits + points.band, color=CEILING, alpha=0.18, lw=0, zorder=0)
-    axis.plot(limits, limits, color=TEXT, lw=0.8, zorder=1)
-    axis.scatter(points.observed, points.source, color=BASELINE, alpha=0.6, zorder=2, **look)
-    axis.scatter(points.observed, points.predicted, color=MODEL, alpha=0.5 if many else 0.85, zorder=3, **look)
-    n_drawn = len(points.names)
-    left_out = f" ({n_drawn:,} of {n_drawn + points.n_left_out:,} points)" if points.n_left_out else ""
-    axis.set(xlim=limits, ylim=limits, xlabel=f"observed{left_out}", title=moment)
-    axis.set_box_aspect(1)
-    box = _write_r2(axis, points, limits)
-    _name_furthest(axis, points, limits, box)
-
-
-def _limits(points: Points) -> np.ndarray:
-    values = np.concatenate([points.predicted, points.source, points.observed])
-    low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
-    margin = 0.06 * (high - low) + 1e-6
-    return np.array([low - margin, high + margin])
-
-
-def _write_r2(axis: Axes, points: Points, limits: np.ndarray) -> Box:
-    """Write the squared correlations above or below the diagonal, where fewer points are hidden."""
-    corners = Box(0.0, 0.78, 0.5, 1.0), Box(0.5, 0.0, 1.0, 0.22)
-    x = np.tile(_fraction(points.observed, limits), 2)
-    y = _fraction(np.concatenate([points.predicted, points.source]), limits)
-    hidden = [((x > box.left) & (x < box.right) & (y > box.bottom) & (y < box.top)).sum() for box in corners]
-    above = hidden[0] <= hidden[1]
-    for line, (name, values, colour) in enumerate(
-        [("predicted", points.predicted, MODEL), ("control", points.source, CONTROL_TEXT)]
-    ):
-        axis.text(
-            0.03 if above else 0.97,
-            0.97 - 0.09 * line if above else 0.12 - 0.09 * line,
-            f"{name} $R^2$ {_r2(values, points.observed)}",
-            transform=axis.transAxes,
-            ha="left" if above else "right",
-            va="top" if above else "bottom",
-            color=colour,
-            fontsize="small",
-            zorder=5,
-            bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.5},
-        )
-    return corners[0 if above else 1]
-
-
-def _name_furthest(axis: Axes, points: Points, limits: np.ndarray, taken: Box) -> None:
-    """Name the features furthest off, leaving out names that would fall on another text."""
-    error = np.abs(points.predicted - points.observed)
-    boxes = [taken]
-    for i in np.argsort(-error):
-        if len(boxes) > N_NAMED or error[i] <= 2 * points.band:
-            return
-        x, y = _fraction(np.array([points.observed[i], points.predicted[i]]), limits)
-        place = _free_side(float(x), float(y), len(points.names[i]), boxes)
-        if place is None:
-            continue
-        box, right = place
-        boxes.append(box)
-        axis.annotate(
-            points.names[i],
-            (points.observed[i], points.predicted[i]),
-            xytext=(5 if right else -5, 0),
-            textcoords="offset points",
-            ha="left" if right else "right",
-            va="center",
-            fontsize="x-small",
-            color=TEXT,
-            zorder=4,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
-        )
-
-
-def _free_side(x: float, y: float, n_letters: int, boxes: Sequence[Box]) -> tuple[Box, bool] | None:
-    """The box of a name beside (x, y), and whether it is on the right; ``None`` if both sides are taken."""
-    width = 0.03 * (n_letters + 1)
-    away = y < x  # the side that looks away from the diagonal, where most points are
-    for right in (away, not away):
-        box = Box(x if right else x - width, y - 0.04, x + width if right else x, y + 0.04)
-        if box.left >= 0 and box.right <= 1 and not any(box.overlaps(other) for other in boxes):
-            return box, right
-    return None
-
-
-def _fraction(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Where values lie between the limits, from 0 to 1."""
-    return (values - limits[0]) / (limits[1] - limits[0])
 
 
 def _read_cells(
@@ -321,9 +200,3 @@ def _replicate_error(statistic: Any, groups: Sequence[Cells]) -> float:
         errors.append(np.abs(statistic(one, axis=0) - statistic(other, axis=0)))
     of_points = np.concatenate(errors)
     return float(of_points.mean()) if len(of_points) else 0.0
-
-
-def _r2(predicted: np.ndarray, observed: np.ndarray) -> str:
-    if len(observed) < 2 or predicted.std() == 0 or observed.std() == 0:
-        return "undefined"
-    return f"{np.corrcoef(predicted, observed)[0, 1] ** 2:.2f}"
