@@ -42,7 +42,7 @@ def test_features_are_taken_as_they_are(adata, use_rep):
     assert points.dtype == np.float32
     np.testing.assert_array_equal(points, adata.X)
     moved = points - 1.0
-    np.testing.assert_array_equal(decode(representation, adata.X, points, moved), np.maximum(moved, 0.0))
+    np.testing.assert_array_equal(decode(representation, adata.X.copy(), points, moved), np.maximum(moved, 0.0))
 
 
 def test_features_below_zero_are_not_clipped(adata):
@@ -68,7 +68,7 @@ def test_pca_of_highly_variable_features(adata):
     adata.var["highly_variable"] = np.arange(12) >= 4
     sc.pp.pca(adata, n_comps=4)
     representation, points = make(adata, use_rep="X_pca")
-    moved = decode(representation, adata.X, points, points + 1.0)
+    moved = decode(representation, adata.X.copy(), points, points + 1.0)
     np.testing.assert_array_equal(moved[:, :4], adata.X[:, :4])
     assert (moved[:, 4:] != adata.X[:, 4:]).any(axis=0).all()
 
@@ -79,7 +79,7 @@ def test_pca_of_a_layer_is_decoded_to_the_layer(adata):
     assert representation.layer == "shifted"
     features = read(representation, adata, adata.var_names)
     np.testing.assert_array_equal(features, adata.layers["shifted"])
-    decoded = decode(representation, features, points, points - 2.0)
+    decoded = decode(representation, features.copy(), points, points - 2.0)
     np.testing.assert_allclose(decoded, features - 2.0 * adata.varm["PCs"].sum(axis=1), atol=1e-5)
     assert decoded.min() < 0
 
@@ -90,8 +90,8 @@ def test_decoding_moves_cells_by_what_the_map_changed(adata):
     moved = points + np.random.default_rng(1).normal(size=points.shape).astype(np.float32)
     expected = adata.X + (moved - points) @ adata.varm["PCs"].T
     assert (expected < 0).any()
-    np.testing.assert_allclose(decode(representation, adata.X, points, moved), np.maximum(expected, 0.0), atol=1e-5)
-    np.testing.assert_array_equal(decode(representation, adata.X, points, points), adata.X)
+    np.testing.assert_allclose(decode(representation, adata.X.copy(), points, moved), np.maximum(expected, 0.0), atol=1e-5)
+    np.testing.assert_array_equal(decode(representation, adata.X.copy(), points, points), adata.X)
 
 
 def test_cells_of_another_object_are_projected(adata):

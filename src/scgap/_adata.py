@@ -91,9 +91,15 @@ def get_matrix(adata: AnnData, layer: str | None) -> Matrix:
     return np.asarray(matrix[:] if hasattr(matrix, "file") else matrix)
 
 
-def to_dense(matrix: Matrix) -> np.ndarray:
-    """A dense float32 array of a matrix."""
-    return np.asarray(matrix if isinstance(matrix, np.ndarray) else matrix.toarray(), dtype=np.float32)
+def to_dense(matrix: Matrix, out: np.ndarray | None = None) -> np.ndarray:
+    """A dense float32 array of a matrix, written to ``out`` where it is given."""
+    if out is None:
+        return np.asarray(matrix if isinstance(matrix, np.ndarray) else matrix.toarray(), dtype=np.float32)
+    if isinstance(matrix, np.ndarray):
+        out[:] = matrix
+    else:
+        matrix.astype(np.float32, copy=False).toarray(out=out)
+    return out
 
 
 def check_finite(matrix: Matrix, where: str) -> None:

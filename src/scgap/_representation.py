@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from anndata import AnnData
 from scipy import sparse
+from scipy.linalg.blas import sgemm
 
 from scgap._adata import Matrix, check_finite, get_matrix, match_features, to_dense
 from scgap._messages import not_found
@@ -85,14 +86,17 @@ def encode(representation: Representation, cells: Matrix) -> np.ndarray:
 
 
 def decode(representation: Representation, cells: np.ndarray, points: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Features (n_cells, n_vars) of cells whose points were moved by the map."""
-    direct = representation.kind != "pca"
-    return clip(representation, moved if direct else cells + (moved - points) @ representation.components.T)
+    """Features (n_cells, n_vars) of cells whose points were moved by the map; ``cells`` may be overwritten with them."""
+    if representation.kind == "pca":
+        # cells + (moved - points) @ components.T, by BLAS in place: an atlas of genes is written once.
+        components, delta = representation.components, moved - points
+        moved = sgemm(1.0, components.T, delta.T, beta=1.0, c=cells.T, trans_a=True, overwrite_c=True).T
+    return clip(representation, moved)
 
 
 def clip(representation: Representation, features: np.ndarray) -> np.ndarray:
-    """Predicted features, not below 0 where the fitted ones were not."""
-    return np.maximum(features, 0.0) if representation.nonnegative else features
+    """Predicted features in place, not below 0 where the fitted ones were not."""
+    return np.maximum(features, 0.0, out=features) if representation.nonnegative else features
 
 
 def representation_to_dict(representation: Representation) -> dict[str, Any]:

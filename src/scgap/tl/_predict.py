@@ -118,17 +118,19 @@ def _move(
     """The fitted matrix with the chosen cells (n_obs,) moved; in chunks, so that only the result is of its size."""
     matrix, representation = read_matrix(model.representation, adata), model.representation
     order = feature_order(representation, adata, model.var_names)
+    inverse = order if isinstance(order, slice) else np.argsort(order)
     result = np.empty(matrix.shape, np.float32)
     for start in range(0, len(result), CHUNK):
-        result[start : start + CHUNK] = to_dense(matrix[start : start + CHUNK])
-    chosen = np.flatnonzero(cells)
-    for start in range(0, len(chosen), CHUNK):
-        rows = chosen[start : start + CHUNK]
-        chunk = result[rows]
-        points = encode(representation, chunk[:, order])
-        moved = move_cells(model, points, obs.iloc[rows], query)
-        chunk[:, order] = decode(representation, chunk[:, order], points, moved)
-        result[rows] = chunk
+        rows = slice(start, start + CHUNK)
+        features = matrix[rows][:, order]
+        block = to_dense(features, out=result[rows])
+        if cells[rows].any():
+            # A slice is no copy: where all cells move, they are decoded in place.
+            chosen = slice(None) if cells[rows].all() else np.flatnonzero(cells[rows])
+            points = encode(representation, features[chosen])
+            moved = move_cells(model, points, obs.iloc[rows].iloc[chosen], query)
+            block[chosen] = decode(representation, block[chosen], points, moved)
+        block[:] = block[:, inverse]
     return result
 
 
