@@ -14,7 +14,7 @@ from importlib import import_module
 import report
 
 PACKAGES = ("scgap", "jax", "ott-jax", "flax")
-PARTS = ("steps", "scaling", "start", "sachs")
+PARTS = ("steps", "choices", "scaling", "start", "sachs")
 
 
 def main() -> None:

@@ -58,8 +58,9 @@ def init_weights(
     centre = cells.mean(0)
     scale = np.sqrt(cells.var(0).mean()) or 1.0
     table = jnp.asarray(encoding, jnp.float32)
-    # Compiled, which takes half the time of running it op by op.
-    network_weights = jax.jit(network.init)(key, jnp.zeros((1, cells.shape[1])), table[condition.members], condition)
+    # Compiled without optimisation: it runs once.
+    init = jax.jit(network.init, compiler_options={"xla_backend_optimization_level": 0})
+    network_weights = init(key, jnp.zeros((1, cells.shape[1])), table[condition.members], condition)
     return {
         "network": network_weights["params"],
         "encoding": table,

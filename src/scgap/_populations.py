@@ -46,7 +46,8 @@ def make_populations(
 
 def sample_cells(key: jax.Array, populations: Populations, population: jax.Array, n: int) -> jax.Array:
     """Draw n cells (n, n_features) of one population, with replacement."""
-    rows = jax.random.randint(key, (n,), 0, populations.size[population])
+    size = populations.size[population]
+    rows = _below(size, jax.random.uniform(key, (n,)))
     return populations.cells[populations.start[population] + rows]
 
 
@@ -58,9 +59,9 @@ def sample_independent(key: jax.Array, populations: Populations, population: jax
     """
     size = populations.size[population]
     half = jnp.maximum(size // 2, 1)
-    cut, one, other = jax.random.split(key, 3)
-    ranks = jnp.stack([jax.random.randint(one, (n,), 0, half), jax.random.randint(other, (n,), size - half, size)])
-    rows = (ranks + jax.random.randint(cut, (), 0, size)) % size
+    chances = jax.random.uniform(key, (2 * n + 1,))
+    ranks = _below(half, chances[:-1].reshape(2, n)) + jnp.array([[0], [1]]) * (size - half)
+    rows = (ranks + _below(size, chances[-1])) % size
     return populations.cells[populations.start[population] + rows]
 
 
@@ -73,3 +74,8 @@ def spread_cells(populations: Populations, population: jax.Array, n: int) -> tup
     rows = jnp.minimum((rank * (size / taken)).astype(jnp.int32), size - 1)
     weights = jnp.where(rank < taken, 1.0 / taken, 0.0)
     return populations.cells[populations.start[population] + rows], weights
+
+
+def _below(size: jax.Array, chances: jax.Array) -> jax.Array:
+    """Whole numbers below ``size`` from chances in [0, 1): one draw, where `jax.random.randint` makes two."""
+    return jnp.minimum((chances * size).astype(jnp.int32), size - 1)  # the product can be rounded up
