@@ -38,7 +38,7 @@ def rows(cases: list[dict[str, int]]) -> list[dict]:
 
 def beside(problem: Problem) -> int:
     """Bytes that the compiled loop takes besides the cells: weights, optimiser and temporaries."""
-    n = problem.conditions.mask.shape[0]
+    n = problem.conditions.presence.shape[0]
     terms = jnp.zeros(n)
     state, populations, conditions, setup = problem.state, problem.populations, problem.conditions, problem.setup
     loop = _train._advance.lower(

@@ -67,7 +67,7 @@ def make_problem(
 
 def own_steps(problem: Problem, n_steps: int, debias: _train.Debias = "independent") -> tuple[_train.State, jax.Array]:
     """The product's loop, from the first step on."""
-    n_conditions = problem.conditions.mask.shape[0]
+    n_conditions = problem.conditions.presence.shape[0]
     return _train._advance(
         problem.state,
         jax.random.key(0),
@@ -96,7 +96,7 @@ def ott_steps(problem: Problem, loss: Callable[..., jax.Array], n_steps: int) ->
 @partial(jax.jit, static_argnames=("setup", "loss"))
 def _ott_step(state, key, populations, conditions, *, setup, loss):
     which, of_source, of_target = jax.random.split(key, 3)
-    i = jax.random.randint(which, (), 0, conditions.mask.shape[0])
+    i = jax.random.randint(which, (), 0, conditions.presence.shape[0])
     condition = jax.tree.map(lambda array: array[i], conditions)
     source = sample_cells(of_source, populations, populations.source_of[i], setup.batch_size)
     target = sample_cells(of_target, populations, populations.target_of[i], setup.batch_size)

@@ -34,9 +34,9 @@ def test_any_label_survives_encoding(labels, dtype):
     conditions, of_cell, encoding = encode(cells)
     assert [conditions[i].members for i in of_cell] == [() if name == "control" else ((name, None),) for name in cells]
     arrays = _encoding.encode_conditions(encoding, conditions)
-    for condition, row, mask in zip(conditions, arrays.members, arrays.mask, strict=True):
-        assert mask.sum() == len(condition.members)
-        assert [encoding.perturbations[i] for i in row[mask > 0]] == [name for name, _ in condition.members]
+    for condition, row, presence in zip(conditions, arrays.members, arrays.presence, strict=True):
+        assert presence.sum() == len(condition.members)
+        assert [encoding.perturbations[i] for i in row[presence > 0]] == [name for name, _ in condition.members]
 
 
 @given(st.data(), members_with_doses)
@@ -95,8 +95,17 @@ def test_sets_are_padded(n, padded):
     condition = Condition(tuple((f"p{i}", None) for i in range(n)))
     encoding = _encoding.make_encoding(SINGLE, [condition], None)
     arrays = _encoding.encode_conditions(encoding, [condition, Condition(())])
-    assert arrays.members.shape == arrays.doses.shape == arrays.mask.shape == (2, padded)
-    np.testing.assert_array_equal(arrays.mask.sum(1), [n, 0])
+    assert arrays.members.shape == arrays.doses.shape == arrays.presence.shape == (2, padded)
+    np.testing.assert_array_equal(arrays.presence.sum(1), [n, 0])
+
+
+def test_a_perturbation_fades_with_its_dose():
+    design = make_design("perturbation", "control", "dose")
+    encoding = _encoding.make_encoding(design, [parse(design, "A", dose) for dose in (10, 1_000)], None)
+    doses = [1e-9, 1.0, 10.0, 1_000.0]
+    presence = _encoding.encode_conditions(encoding, [parse(design, "A", dose) for dose in doses]).presence[:, 0]
+    # Half of it is left at a tenth of the lowest dose that is trained on.
+    np.testing.assert_allclose(presence, [0.0, 0.5, 10 / 11, 1_000 / 1_001], atol=1e-8)
 
 
 def test_doses_and_times_are_standardised_by_the_training_conditions():

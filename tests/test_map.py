@@ -10,6 +10,7 @@ from scgap._populations import ConditionArrays
 N_FEATURES, N_PERTURBATIONS, N_MEMBERS = 6, 5, 4
 
 NETWORK = _map.ConditionalMap(hidden=(16, 16), n_embedding=8)
+ATTENTION = NETWORK.clone(pooling="attention")
 ENCODING = np.random.default_rng(0).normal(size=(N_PERTURBATIONS, 3)).astype(np.float32)
 CELLS = np.random.default_rng(1).normal(3.0, 2.0, size=(50, N_FEATURES)).astype(np.float32)
 
@@ -33,12 +34,24 @@ def fresh():
     return _map.init_weights(NETWORK, jax.random.key(0), ENCODING, make_condition([0]), CELLS)
 
 
-@pytest.fixture(scope="module")
-def weights(fresh):
+def randomised(weights):
     """Weights of a map far from the identity: every array is random, biases too."""
     rng = np.random.default_rng(2)
-    network = jax.tree.map(lambda array: rng.normal(0.0, 0.5, array.shape).astype(np.float32), fresh["network"])
-    return fresh | {"network": network}
+    network = jax.tree.map(lambda array: rng.normal(0.0, 0.5, array.shape).astype(np.float32), weights["network"])
+    return weights | {"network": network}
+
+
+@pytest.fixture(scope="module")
+def weights(fresh):
+    return randomised(fresh)
+
+
+@pytest.fixture(scope="module", params=[NETWORK, ATTENTION], ids=["mean", "attention"])
+def pooled(request):
+    """A network of each pooling, with weights far from the identity."""
+    return request.param, randomised(
+        _map.init_weights(request.param, jax.random.key(0), ENCODING, make_condition([0]), CELLS)
+    )
 
 
 # What a set of perturbations can be: distinct members with doses.
@@ -75,35 +88,62 @@ def test_random_weights_move_cells_by_condition(weights):
 
 
 @pytest.mark.parametrize("context", [(0.0, 0.0), (1.0, 0.0), (0.0, -2.5)])
-def test_empty_set_is_exactly_the_identity(weights, context):
-    np.testing.assert_array_equal(transport(NETWORK, weights, CELLS, make_condition([], context=context)), CELLS)
+def test_empty_set_is_exactly_the_identity(pooled, context):
+    np.testing.assert_array_equal(transport(*pooled, CELLS, make_condition([], context=context)), CELLS)
 
 
 @settings(deadline=None)  # the first example compiles
 @given(st.data(), sets)
-def test_order_of_members_changes_nothing(weights, data, members):
+def test_order_of_members_changes_nothing(pooled, data, members):
     shuffled = data.draw(st.permutations(members))
     one, other = (make_condition(*zip(*order, strict=True)) for order in (members, shuffled))
-    expected = transport(NETWORK, weights, CELLS, one)
-    np.testing.assert_allclose(transport(NETWORK, weights, CELLS, other), expected, rtol=1e-5, atol=1e-5)
+    expected = transport(*pooled, CELLS, one)
+    np.testing.assert_allclose(transport(*pooled, CELLS, other), expected, rtol=1e-5, atol=1e-5)
+
+
+def present(condition, presence):
+    """The condition whose members are present to the given degrees."""
+    return condition._replace(presence=np.pad(np.float32(presence), (0, N_MEMBERS - len(presence))))
+
+
+def test_a_member_fades_out_of_the_set(pooled):
+    """With its dose a member leaves the set, and the last one leaves control behind."""
+    both, one = make_condition([3, 1], [0.5, -9.0]), make_condition([3], [0.5])
+    left, alone = (transport(*pooled, CELLS, present(*c)) for c in ((both, [1.0, 1e-6]), (one, [1.0])))
+    np.testing.assert_allclose(left, alone, atol=1e-4)
+    assert np.abs(transport(*pooled, CELLS, both) - alone).max() > 0.1
+    np.testing.assert_allclose(transport(*pooled, CELLS, present(both, [1e-6, 1e-6])), CELLS, atol=1e-4)
+
+
+def test_attention_learns_how_much_a_member_counts(pooled):
+    """A pair's embedding before the last layer is the mean of its members', unless attention weighs them."""
+    network, weights = pooled
+    heavy = jax.tree.map(np.copy, weights["network"])
+    if network.pooling == "attention":
+        heavy["encoder"]["attention"]["kernel"] *= 1e3  # all of the weight on one member
+        pair = transport(network, weights | {"network": heavy}, CELLS, make_condition([3, 1]))
+        singles = [transport(network, weights | {"network": heavy}, CELLS, make_condition([i])) for i in (3, 1)]
+        assert min(np.abs(pair - single).max() for single in singles) < 1e-4
+    else:
+        assert "attention" not in heavy["encoder"]
 
 
 @settings(deadline=None)  # the first example compiles
 @given(st.data(), sets)
-def test_what_stands_in_the_padding_changes_nothing(weights, data, members):
+def test_what_stands_in_the_padding_changes_nothing(pooled, data, members):
     condition = make_condition(*zip(*members, strict=True))
-    padding = condition.mask == 0
+    padding = condition.presence == 0
     filling = data.draw(st.integers(0, N_PERTURBATIONS - 1))
     filled = condition._replace(
         members=np.where(padding, filling, condition.members), doses=np.where(padding, 7.0, condition.doses)
     )
-    expected = transport(NETWORK, weights, CELLS, condition)
-    np.testing.assert_allclose(transport(NETWORK, weights, CELLS, filled), expected, rtol=1e-6, atol=1e-6)
+    expected = transport(*pooled, CELLS, condition)
+    np.testing.assert_allclose(transport(*pooled, CELLS, filled), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_more_padding_changes_nothing(weights):
-    expected = transport(NETWORK, weights, CELLS, make_condition([3, 1], [0.5, -1.0]))
-    padded = transport(NETWORK, weights, CELLS, make_condition([3, 1], [0.5, -1.0], n_members=2 * N_MEMBERS))
+def test_more_padding_changes_nothing(pooled):
+    expected = transport(*pooled, CELLS, make_condition([3, 1], [0.5, -1.0]))
+    padded = transport(*pooled, CELLS, make_condition([3, 1], [0.5, -1.0], n_members=2 * N_MEMBERS))
     np.testing.assert_allclose(padded, expected, rtol=1e-5, atol=1e-5)
 
 

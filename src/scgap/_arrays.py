@@ -17,8 +17,8 @@ class ConditionArrays(NamedTuple):
     """(..., n_members) int32, rows of the encoding table."""
     doses: Array
     """(..., n_members) float32, standardised log doses; 0 where there are no doses."""
-    mask: Array
-    """(..., n_members) float32, 1 for a member and 0 for padding."""
+    presence: Array
+    """(..., n_members) float32: 0 for padding, 1 for a member without a dose, between them with one."""
     context: Array
     """(..., n_context) float32, one-hot groups and standardised log time."""
 

@@ -12,6 +12,7 @@ from scgap._conditions import Condition, Design
 from scgap._messages import listed, not_found
 
 MIN_MEMBERS = 4  # sets are padded to multiples of this, so that their size compiles nothing anew
+HALF_DOSE = 0.1  # of the lowest dose that is trained on
 N_LEARNED = 32  # length of a perturbation's learned vector where there is no encoding
 
 
@@ -28,6 +29,8 @@ class Encoding(NamedTuple):
     """Group column -> its values in trained conditions; any other value is encoded as zeros."""
     dose_scale: tuple[float, float]
     """Mean and standard deviation of the logarithms of the training doses."""
+    half_dose: float
+    """Dose at which a perturbation is half present: far below those trained on, where its effect has to fade."""
     time_scale: tuple[float, float]
     """The same of log(1 + time)."""
 
@@ -49,6 +52,7 @@ def make_encoding(design: Design, train: Sequence[Condition], table: pd.DataFram
         values=np.zeros((len(names), 0), np.float32) if table is None else table.to_numpy(np.float32),
         groups={column: sorted({c.group[i] for c in train}) for i, column in enumerate(design.group_cols)},
         dose_scale=_mean_and_std(np.log(doses)),
+        half_dose=HALF_DOSE * min(doses, default=0.0),
         time_scale=_mean_and_std(np.log1p(times)),
     )
 
@@ -82,13 +86,15 @@ def encode_conditions(encoding: Encoding, conditions: Sequence[Condition]) -> Co
         )
     n_members = max([len(condition.members) for condition in conditions], default=0)
     n_members = MIN_MEMBERS * max(1, -(-n_members // MIN_MEMBERS))
-    members, doses, mask = (np.zeros((len(conditions), n_members), np.float32) for _ in range(3))
+    members, doses, presence = (np.zeros((len(conditions), n_members), np.float32) for _ in range(3))
     for i, condition in enumerate(conditions):
         for j, (name, dose) in enumerate(condition.members):
-            members[i, j], mask[i, j] = row[name], 1.0
-            doses[i, j] = 0.0 if dose is None else _standardise(np.log(dose), encoding.dose_scale)
+            members[i, j], presence[i, j] = row[name], 1.0
+            if dose is not None:
+                doses[i, j] = _standardise(np.log(dose), encoding.dose_scale)
+                presence[i, j] = dose / (dose + encoding.half_dose)
     context = np.array([_context(encoding, condition) for condition in conditions], np.float32)
-    return ConditionArrays(members.astype(np.int32), doses, mask, context)
+    return ConditionArrays(members.astype(np.int32), doses, presence, context)
 
 
 def encoding_to_dict(encoding: Encoding) -> dict[str, Any]:
@@ -99,6 +105,7 @@ def encoding_to_dict(encoding: Encoding) -> dict[str, Any]:
         "values": encoding.values,
         "groups": json.dumps(encoding.groups),
         "dose_scale": np.array(encoding.dose_scale),
+        "half_dose": encoding.half_dose,
         "time_scale": np.array(encoding.time_scale),
     }
 
@@ -111,6 +118,7 @@ def encoding_from_dict(stored: Mapping[str, Any]) -> Encoding:
         np.asarray(stored["values"], np.float32),
         json.loads(str(stored["groups"])),
         tuple(np.asarray(stored["dose_scale"], float).tolist()),
+        float(stored["half_dose"]),
         tuple(np.asarray(stored["time_scale"], float).tolist()),
     )
 

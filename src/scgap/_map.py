@@ -1,7 +1,7 @@
 """The map T(x | condition) = x + f(x, c): an encoder of conditions and a network modulated by it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from scgap._arrays import ConditionArrays, pad_rows
+
+type Pooling = Literal["mean", "attention"]
+
+ABSENT = 1e-30  # presence of padding, whose logarithm must be finite
 
 type Weights = dict[str, Any]
 """``network`` (flax parameters), ``encoding`` (n_perturbations, n), ``centre`` (n_features,), ``scale`` ()."""
@@ -18,15 +22,21 @@ class ConditionEncoder(nn.Module):
     """A set of perturbations with doses, in a context, as one vector (n_embedding,)."""
 
     n_embedding: int = 64
+    pooling: Pooling = "mean"
 
     @nn.compact
     def __call__(self, vectors: jax.Array, condition: ConditionArrays) -> jax.Array:
-        """Embed each member's vector (n_members, n_descriptors) with its dose, take the mean over the set."""
+        """Embed each member's vector (n_members, n_descriptors) with its dose, and pool over the set.
+
+        Members count by their presence, so that a member fades out of the set as its dose goes to zero.
+        """
         members = nn.Dense(self.n_embedding, name="perturbation")(vectors)
         members += nn.Dense(self.n_embedding, use_bias=False, name="dose")(condition.doses[:, None])
         members = nn.gelu(members)
         members = nn.gelu(nn.Dense(self.n_embedding, name="member")(members))
-        pooled = condition.mask @ members / jnp.maximum(jnp.sum(condition.mask), 1.0)
+        score = nn.Dense(1, name="attention")(members)[:, 0] if self.pooling == "attention" else 0.0
+        share = nn.softmax(score + jnp.log(jnp.maximum(condition.presence, ABSENT)))
+        pooled = share @ members
         context = nn.Dense(self.n_embedding, use_bias=False, name="context")(condition.context)
         return nn.gelu(nn.Dense(self.n_embedding, name="joint")(jnp.concatenate([pooled, context])))
 
@@ -36,18 +46,19 @@ class ConditionalMap(nn.Module):
 
     hidden: tuple[int, ...] = (128, 128, 128)
     n_embedding: int = 64
+    pooling: Pooling = "mean"
 
     @nn.compact
     def __call__(self, cells: jax.Array, vectors: jax.Array, condition: ConditionArrays) -> jax.Array:
-        """The empty set is the control, whose displacement is zero by construction."""
-        c = ConditionEncoder(self.n_embedding, name="encoder")(vectors, condition)
+        """The displacement of control, the empty set, is zero by construction, and goes to zero with all doses."""
+        c = ConditionEncoder(self.n_embedding, self.pooling, name="encoder")(vectors, condition)
         h = cells
         for i, width in enumerate(self.hidden):
             scale, shift = jnp.split(nn.Dense(2 * width, name=f"modulation_{i}")(c), 2)
             h = nn.gelu(nn.Dense(width, name=f"hidden_{i}")(h) * (1.0 + scale) + shift)
         # A last layer of zeros: training starts at the identity.
         displacement = nn.Dense(cells.shape[-1], kernel_init=nn.initializers.zeros, name="displacement")(h)
-        return displacement * jnp.any(condition.mask > 0)
+        return displacement * (1.0 - jnp.prod(1.0 - condition.presence))
 
 
 def init_weights(

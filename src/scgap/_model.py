@@ -46,7 +46,7 @@ class TransportModel(NamedTuple):
         """The network that the weights belong to."""
         from scgap._map import ConditionalMap  # here, so that plots do not load JAX
 
-        return ConditionalMap(tuple(self.params["hidden"]))
+        return ConditionalMap(tuple(self.params["hidden"]), pooling=self.params["pooling"])
 
 
 def indexed(table: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
 from scgap._conditions import make_design, read_conditions
 from scgap._encoding import initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
-from scgap._map import ConditionalMap, init_weights
+from scgap._map import ConditionalMap, Pooling, init_weights
 from scgap._model import TransportModel, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
@@ -55,6 +55,7 @@ def fit_transport(
     conditions_per_step: int = 1,
     learning_rate: float = 1e-3,
     hidden: Sequence[int] = (128, 128, 128),
+    pooling: Pooling = "mean",
     checkpoint: str | PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -129,6 +130,9 @@ def fit_transport(
         falls along a cosine.
     hidden
         Widths of the map's hidden layers.
+    pooling
+        How a combination is made of its perturbations: ``"mean"`` of their embeddings, or ``"attention"``, which learns
+        how much each counts.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
@@ -187,6 +191,8 @@ def fit_transport(
     hidden = widths(hidden)
     if debias not in ("independent", "same"):
         raise ValueError(f'debias={debias!r}. Pass "independent", or "same" for the self term of the papers.')
+    if pooling not in ("mean", "attention"):
+        raise ValueError(f'pooling={pooling!r}. Pass "mean" or "attention".')
     settings = {
         "epsilon": epsilon,
         "gap_epsilon": gap_epsilon,
@@ -216,7 +222,7 @@ def fit_transport(
     representation, points = make_representation(adata, layer, use_rep, split != "test")
     train, valid = experiment_populations(experiment, points, of_cell, split)
 
-    network = ConditionalMap(hidden)
+    network = ConditionalMap(hidden, pooling=pooling)
     one_condition = jax.tree.map(lambda array: array[0], arrays)
     vectors = initial_vectors(table, seed)
     of_weights, of_training = jax.random.split(jax.random.key(seed))
@@ -235,6 +241,7 @@ def fit_transport(
         "mod": mod,
         "cost": cost_name,
         "hidden": list(hidden),
+        "pooling": pooling,
         "seed": seed,
     }
     path = None if checkpoint is None else Path(checkpoint)
