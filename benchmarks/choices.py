@@ -73,4 +73,3 @@ def batches(problem: Problem, n: int, count: int) -> list[jax.Array]:
 
 WARM_NOTE = "A warm start pays for carrying the potential over: a cost matrix and a log-sum-exp, in its time."
 SEVERAL_NOTE = "Losses and their gradients without the map."
-

@@ -90,7 +90,9 @@ def test_decoding_moves_cells_by_what_the_map_changed(adata):
     moved = points + np.random.default_rng(1).normal(size=points.shape).astype(np.float32)
     expected = adata.X + (moved - points) @ adata.varm["PCs"].T
     assert (expected < 0).any()
-    np.testing.assert_allclose(decode(representation, adata.X.copy(), points, moved), np.maximum(expected, 0.0), atol=1e-5)
+    np.testing.assert_allclose(
+        decode(representation, adata.X.copy(), points, moved), np.maximum(expected, 0.0), atol=1e-5
+    )
     np.testing.assert_array_equal(decode(representation, adata.X.copy(), points, points), adata.X)
 
 

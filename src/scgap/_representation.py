@@ -86,7 +86,7 @@ def encode(representation: Representation, cells: Matrix) -> np.ndarray:
 
 
 def decode(representation: Representation, cells: np.ndarray, points: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Features (n_cells, n_vars) of cells whose points were moved by the map; ``cells`` may be overwritten with them."""
+    """Features (n_cells, n_vars) of cells whose points were moved by the map; ``cells`` may be overwritten."""
     if representation.kind == "pca":
         # cells + (moved - points) @ components.T, by BLAS in place: an atlas of genes is written once.
         components, delta = representation.components, moved - points
