@@ -8,9 +8,10 @@ from report import markdown
 
 import scgap
 
-METRICS = ("energy_distance", "divergence", "std_error")
+METRICS = ("energy_distance", "divergence")
+COLUMNS = ("error_to_true_map", *METRICS)
 SMALL, LARGE, RATE = 128, 1_024, 1e-3
-UPDATES = 800
+UPDATES = 500
 SLOWER = math.sqrt(LARGE / SMALL)
 
 
@@ -33,17 +34,17 @@ def tables(*, quick: bool) -> list[str]:
         for name, settings in cases.items():
             scgap.tl.fit_transport(adata, **held_out.SCREEN, split_col="split", **settings, seed=seed, progress=False)
             scores = held_out.scores(adata, METRICS, seed)
-            runs[name, seed] = scores.loc["scgap"]
-            runs["ceiling", seed] = scores.loc["ceiling"]
-            print(name, seed, runs[name, seed].to_dict(), flush=True)
-    table = pd.DataFrame(runs).T
+            runs[name, seed] = scores.loc["scgap"].to_dict() | held_out.optimality(adata)
+            runs["ceiling", seed] = scores.loc["ceiling"].to_dict()
+            print(name, seed, runs[name, seed], flush=True)
+    table = pd.DataFrame(runs).T.sort_index()
     rows = []
     for name in [*cases, "ceiling"]:
         values, excess = table.loc[name], table.loc[name] - table.loc[base]
         row = {"batch size": name, "updates": cases[name]["n_iters"] if name in cases else float("nan")}
-        row |= {metric.replace("_", " "): held_out.summary(values[metric]) for metric in METRICS}
+        row |= {metric.replace("_", " "): held_out.summary(values[metric]) for metric in COLUMNS}
         if name in cases and name != base:
-            row |= {f"{m.replace('_', ' ')}, less that of {base}": held_out.summary(excess[m]) for m in METRICS[:2]}
+            row |= {f"{m.replace('_', ' ')}, less that of {base}": held_out.summary(excess[m]) for m in COLUMNS}
         rows.append(row)
     return [markdown(f"Simulated screens, eight seen conditions, {seeds} seeds", rows, NOTE)]
 
@@ -51,4 +52,5 @@ def tables(*, quick: bool) -> list[str]:
 NOTE = f"""\
 Mean ± standard deviation over seeds, each of which is another screen, split and fit; differences are taken within a
 seed. The rate is scaled by the root of the batch size, as always, from {RATE:g} for 512 cells, but for the row that
-says so. Equal epochs means that as many cells are drawn in all."""
+says so. Equal epochs means that as many cells are drawn in all. The error to the true map, cell by cell,
+is in units of the true displacement."""

@@ -104,6 +104,8 @@ def optimality(adata: anndata.AnnData) -> dict[str, float]:
 
 def summary(values: pd.Series) -> str:
     """Mean and, of several seeds, standard deviation."""
+    if values.isna().all():
+        return "-"
     mean = f"{values.mean():.3f}"
     return f"{mean} ± {values.std():.3f}" if len(values) > 1 else mean
 
