@@ -1,7 +1,7 @@
 """How good the maps are that scgap learns, and what its defaults do to them.
 
-    python benchmarks/quality.py                  # everything, in about twenty minutes on two cores
-    python benchmarks/quality.py selfterm --quick # one part, a smoke run
+    python benchmarks/quality.py                   # everything, in about half an hour on two cores
+    python benchmarks/quality.py selfterm --quick  # one part, a smoke run
 
 `moons` is the target of OTT's tutorial, `selfterm` and `batch` compare the divergence's self terms and batch sizes,
 `epsilon` is what the defaults of both regularisations rest on. Each part prints its tables and keeps them in README.md.
