@@ -12,7 +12,7 @@ from scgap._adata import select_cells
 from scgap._arrays import ConditionArrays
 from scgap._conditions import Condition, has_label, parse_condition, read_conditions, records
 from scgap._encoding import encode_conditions
-from scgap._messages import listed, not_found
+from scgap._messages import kind_of, listed, not_found
 from scgap._model import TABLE, TransportModel
 
 
@@ -27,7 +27,7 @@ def read_query(model: TransportModel, condition: str | Mapping[str, Any] | pd.Se
             query = {name: value for name, value in query.items() if name in design.columns or name not in TABLE}
     else:
         raise TypeError(
-            f"condition is a {type(condition).__name__}. Pass a label of {design.target_cols[0]!r}, or a mapping from "
+            f"condition is {kind_of(condition)}. Pass a label of {design.target_cols[0]!r}, or a mapping from "
             f"columns to values; columns: {listed(design.columns)}."
         )
     for column in query:

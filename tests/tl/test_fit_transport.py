@@ -419,7 +419,11 @@ def test_a_broken_run_goes_on_to_the_same_weights(screen, fitted, fit, refused, 
         ),
         ({"reference_key": "DMSO", "dose_col": None}, ValueError, ("'DMSO'", "'drug_3'", "Pass one of these.")),
         ({"layer": "untreatd"}, KeyError, ("'untreatd' is not in adata.layers", "Did you mean 'untreated'?")),
-        ({"use_rep": "X_pca"}, KeyError, ("'X_pca' is not in adata.obsm", "found nothing", "sc.pp.pca")),
+        (
+            {"use_rep": "X_pca"},
+            KeyError,
+            ("'X_pca' is not in adata.obsm; found nothing. Compute it first",),
+        ),
         ({"mod": "rna"}, ValueError, ("mod='rna' was given with an AnnData",)),
         ({"cost": "euclidian"}, ValueError, ("'euclidian'", "Did you mean 'euclidean'?", "ott.geometry.costs")),
         ({"n_iters": -1}, ValueError, ("n_iters=-1", "whole number")),
@@ -553,5 +557,5 @@ def test_a_wrong_modality_is_refused(screen, settings, refused):
         scgap.tl.fit_transport(mdata, **settings)
     with refused(mdata, KeyError, "'proteins' is not in mdata.mod", "Did you mean 'protein'?"):
         scgap.tl.fit_transport(mdata, mod="proteins", **settings)
-    with refused(screen.X, TypeError, "data is a ndarray"):
+    with refused(screen.X, TypeError, "data is an ndarray"):
         scgap.tl.fit_transport(screen.X, **settings)

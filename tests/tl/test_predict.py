@@ -378,7 +378,7 @@ def test_modalities_of_a_mudata(fitted):
             ("'drug' is not in the columns of the fit", "'dose_value'"),
         ),
         (["drug_3"], {}, TypeError, ("condition is a list", "mapping from columns to values", "'cell_line'")),
-        (3, {}, TypeError, ("condition is a int",)),
+        (3, {}, TypeError, ("condition is an int",)),
         (
             {**QUERY, "perturbation": "drug3"},
             {},
@@ -414,7 +414,7 @@ def test_wrong_objects_are_refused(fitted, refused):
         scgap.tl.predict(mdata, QUERY)
     with refused(mdata, KeyError, "'rna' is not in mdata.mod"):
         scgap.tl.predict(mdata, QUERY, mod="rna")
-    with refused(fitted.X, TypeError, "data is a ndarray"):
+    with refused(fitted.X, TypeError, "data is an ndarray"):
         scgap.tl.predict(fitted.X, QUERY)
 
 
