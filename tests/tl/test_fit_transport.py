@@ -334,6 +334,13 @@ def test_one_valid_cell_of_a_condition_does_not_stop_the_fit(screen, fit):
     assert np.isfinite(fit(screen, n_iters=20)["history"].to_numpy()).all()
 
 
+def test_a_separator_that_is_in_no_label_is_told(pairs, pairs_settings):
+    with pytest.warns(UserWarning, match=r"sep='\|' is in no label of 'genes': each is taken whole") as log:
+        scgap.tl.fit_transport(pairs, **{**pairs_settings, "sep": "|", "n_iters": 0, "split_col": None})
+    assert log[0].filename == __file__
+    assert "A+B" in pairs.uns["scgap"]["encoding"]["perturbations"]
+
+
 def test_blank_labels_are_missing_labels(screen, fit):
     label = screen.obs["perturbation"].astype(str)
     screen.obs["perturbation"] = label.where(label != "drug_1", " ")

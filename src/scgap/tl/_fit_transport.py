@@ -20,6 +20,7 @@ from scgap._conditions import make_design, read_conditions
 from scgap._encoding import initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
 from scgap._map import ConditionalMap, init_weights
+from scgap._messages import listed
 from scgap._model import TransportModel, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
@@ -79,7 +80,8 @@ def fit_transport(
     data
         AnnData, or MuData together with ``mod``.
     target_col
-        Column of ``obs`` that names the perturbation, or several columns for combinations.
+        Column of ``obs`` that names the perturbation, or several columns for combinations. A perturbation that is named
+        twice for a cell counts once; with ``dose_col`` its doses add up, so ``"A+A"`` at dose 10 is ``"A"`` at 20.
     reference_key
         Label of control cells in ``target_col``.
     dose_col
@@ -91,6 +93,7 @@ def fit_transport(
         Column of times after treatment, a numeric feature of the condition. Controls are not matched by time.
     sep
         Separator of a combination written as one label, such as ``"+"`` in ``"A+B"``. Doses may be joined by it, too.
+        Default: every label is taken whole, as the name of one perturbation.
     encoding
         Descriptors, one row a perturbation, its name as index; columns are standardised. Needed to predict
         perturbations that were not measured. By default each perturbation learns a vector of its own.
@@ -207,6 +210,11 @@ def fit_transport(
     conditions, of_cell, rows = read_conditions(design, obs)
     if n_unlabelled := int((of_cell < 0).sum()):
         warnings.warn(f"{n_unlabelled} cells without a perturbation or group label are left out.", stacklevel=2)
+    if sep and not any(sep in str(label) for column in design.target_cols for label in obs[column].unique()):
+        warnings.warn(
+            f"sep={sep!r} is in no label of {listed(design.target_cols)}: each is taken whole, as one perturbation.",
+            stacklevel=2,
+        )
     split = assign_split(obs[split_col] if split_col else None, of_cell, seed)
     experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
     table = make_encoding(design, experiment.trained, encoding)
