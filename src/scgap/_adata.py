@@ -1,6 +1,8 @@
 """The one reader of user objects: matrices, labels and rows of AnnData and MuData."""
 
 from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -58,8 +60,19 @@ def check_key(name: str) -> str:
     return name
 
 
-def get_obs(data: Data, mod: str | None, columns: Sequence[str | None]) -> pd.DataFrame:
-    """The named obs columns, None left out, one row a cell; looked up in the modality first, then in the MuData."""
+def check_folder(path: str | PathLike[str]) -> Path:
+    """Refuse files in folders that do not exist."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"{str(path)!r} is in a folder, {str(path.parent)!r}, that does not exist. Make it first.")
+    return path
+
+
+def get_obs(data: Data, mod: str | None, columns: Sequence[str | None], *, hint: str = "") -> pd.DataFrame:
+    """The named obs columns, None left out, one row a cell; looked up in the modality first, then in the MuData.
+
+    ``hint`` ends the message about one that is missing.
+    """
     adata = get_modality(data, mod)
     found: dict[str, pd.Series] = {}
     for column in filter(None, columns):
@@ -69,7 +82,7 @@ def get_obs(data: Data, mod: str | None, columns: Sequence[str | None]) -> pd.Da
             found[column] = data.obs[column].reindex(adata.obs_names)
         else:
             everywhere = [*adata.obs.columns, *(data.obs.columns if isinstance(data, MuData) else [])]
-            raise KeyError(not_found(column, "adata.obs", everywhere))
+            raise KeyError(not_found(column, "adata.obs", everywhere) + hint)
     return pd.DataFrame(found, index=adata.obs_names)
 
 

@@ -418,7 +418,7 @@ def test_a_broken_run_goes_on_to_the_same_weights(screen, fitted, fit, refused, 
         ({"dose_col": "dose"}, KeyError, ("'dose' is not in adata.obs", "found 'perturbation', 'dose_value'")),
         ({"group_col": "cell_lines"}, KeyError, ("'cell_lines'", "Did you mean 'cell_line'?")),
         ({"time_col": "time"}, KeyError, ("'time' is not in adata.obs",)),
-        ({"split_col": "splt"}, KeyError, ("'splt'", "Did you mean 'split'?")),
+        ({"split_col": "splt"}, KeyError, ("'splt'", "Did you mean 'split'?", "scgap.pp.split makes such a column")),
         (
             {"reference_key": "contol", "dose_col": None},
             ValueError,
@@ -449,6 +449,13 @@ def test_a_broken_run_goes_on_to_the_same_weights(screen, fitted, fit, refused, 
         ({"hidden": 16}, ValueError, ("hidden=16", "at least one hidden layer")),
         ({"hidden": (16, 0)}, ValueError, ("hidden=0", "from 1")),
         ({"key_added": "a/b"}, ValueError, ("'a/b' cannot be a key",)),
+        ({"key_added": "simulation"}, ValueError, ("adata.uns['simulation'] exists and is not a map", "another name")),
+        ({"key_added": "drug_descriptors"}, ValueError, ("exists and is not a map of scgap", "or delete it")),
+        (
+            {"checkpoint": "nowhere/run.safetensors"},
+            ValueError,
+            ("'nowhere/run.safetensors' is in a folder, 'nowhere', that does not exist", "Make it first"),
+        ),
         ({"encoding": {"drug_1": [1.0]}}, TypeError, ("encoding is a dict", "Pass a DataFrame")),
         (
             {"encoding": pd.DataFrame({"d": [1.0, 2.0]}, index=["drug_1", "drug_3"])},
@@ -481,6 +488,13 @@ def test_numbers_that_are_none_are_refused(screen, settings, refused, value, kin
     screen.X = kind(matrix)
     with refused(screen, ValueError, "adata.X holds NaN or infinite values in 1 of 1500 cells"):
         scgap.tl.fit_transport(screen, copy=copy, **settings)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.25])
+def test_cells_that_are_all_the_same_are_refused(screen, settings, refused, value):
+    screen.X[:] = value
+    with refused(screen, ValueError, "mean cost between perturbed cells of one condition is 0", "layer= or use_rep="):
+        scgap.tl.fit_transport(screen, **settings)
 
 
 @pytest.mark.parametrize(
