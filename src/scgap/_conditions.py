@@ -20,6 +20,8 @@ class Design(NamedTuple):
     group_cols: tuple[str, ...] = ()
     time_col: str | None = None
     sep: str | None = None
+    dose_unit: str | None = None
+    time_unit: str | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -107,7 +109,9 @@ def read_conditions(
 def has_label(design: Design, row: Mapping[str, Any]) -> bool:
     """Whether any target column holds a label: a blank is none, unless reference_key is blank."""
     labels = [row.get(column) for column in design.target_cols]
-    return any(_split(label, design.sep) or (design.reference_key == "" and not _is_missing(label)) for label in labels)
+    return any(
+        split_label(label, design.sep) or (design.reference_key == "" and not _is_missing(label)) for label in labels
+    )
 
 
 def parse_condition(design: Design, row: Mapping[str, Any]) -> Condition:
@@ -115,7 +119,7 @@ def parse_condition(design: Design, row: Mapping[str, Any]) -> Condition:
     labels: list[str] = []
     doses: list[float | None] = []
     for i, column in enumerate(design.target_cols):
-        names = _split(row.get(column, design.reference_key), design.sep)
+        names = split_label(row.get(column, design.reference_key), design.sep)
         labels += names
         if len(design.dose_cols) == len(design.target_cols):
             doses += _doses(design, row, design.dose_cols[i], names)
@@ -139,6 +143,16 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
 
 
+def split_label(label: Any, sep: str | None) -> list[str]:
+    """The names in a label, or in a list of them."""
+    if isinstance(label, list | tuple | np.ndarray):
+        return [label_text(name) for name in label]
+    if _is_missing(label):
+        return []
+    text = label_text(label)
+    return [part for part in (part.strip() for part in (text.split(sep) if sep else [text])) if part]
+
+
 def label_text(label: Any) -> str:
     """A label without space around it; whole numbers, which a missing label turns into floats, without their point."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label).strip()
@@ -155,7 +169,7 @@ def condition_label(condition: Condition) -> str:
 
 def _check_reference(design: Design, conditions: Sequence[Condition], rows: pd.DataFrame) -> None:
     labels = sorted(
-        {name for column in design.target_cols for label in rows[column] for name in _split(label, design.sep)}
+        {name for column in design.target_cols for label in rows[column] for name in split_label(label, design.sep)}
     )
     # Cells at dose 0 are controls whatever their label, but must not hide a reference_key that is misspelt.
     misspelt = design.reference_key not in labels and nearest(design.reference_key, labels) is not None
@@ -170,15 +184,6 @@ def _check_reference(design: Design, conditions: Sequence[Condition], rows: pd.D
 def _exact(column: pd.Series) -> pd.Series:
     """The column as objects, in which a dose of 0.1 is 0.1 and not the float32 next to it."""
     return (column.astype(str).astype(float) if column.dtype == np.float32 else column).astype(object)
-
-
-def _split(label: Any, sep: str | None) -> list[str]:
-    if isinstance(label, list | tuple | np.ndarray):
-        return [label_text(name) for name in label]
-    if _is_missing(label):
-        return []
-    text = label_text(label)
-    return [part for part in (part.strip() for part in (text.split(sep) if sep else [text])) if part]
 
 
 def _digits(number: float) -> str:

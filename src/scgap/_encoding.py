@@ -78,12 +78,7 @@ def encode_conditions(encoding: Encoding, conditions: Sequence[Condition]) -> Co
     row = {name: i for i, name in enumerate(encoding.perturbations)}
     unknown = sorted({name for condition in conditions for name, _ in condition.members if name not in row})
     if unknown:
-        what = "rows of the encoding" if encoding.features else "perturbations that the map was fitted on"
-        raise KeyError(
-            f"No vector for {listed(unknown)}: "
-            + not_found(unknown[0], f"the {what}", encoding.perturbations)
-            + " An unseen perturbation needs descriptors: fit with encoding=, a table that holds a row for it too."
-        )
+        raise KeyError(no_vector(encoding, unknown))
     n_members = max([len(condition.members) for condition in conditions], default=0)
     n_members = MIN_MEMBERS * max(1, -(-n_members // MIN_MEMBERS))
     members, doses, presence = (np.zeros((len(conditions), n_members), np.float32) for _ in range(3))
@@ -95,6 +90,16 @@ def encode_conditions(encoding: Encoding, conditions: Sequence[Condition]) -> Co
                 presence[i, j] = dose / (dose + encoding.half_dose)
     context = np.array([_context(encoding, condition) for condition in conditions], np.float32)
     return ConditionArrays(members.astype(np.int32), doses, presence, context)
+
+
+def no_vector(encoding: Encoding, unknown: Sequence[str]) -> str:
+    """What to say of perturbations without a vector, and what to supply."""
+    what = "rows of the encoding" if encoding.features else "perturbations that the map was fitted on"
+    return (
+        f"No vector for {listed(unknown)}: "
+        + not_found(unknown[0], f"the {what}", encoding.perturbations)
+        + " An unseen perturbation needs descriptors: fit with encoding=, a table that holds a row for it too."
+    )
 
 
 def encoding_to_dict(encoding: Encoding) -> dict[str, Any]:

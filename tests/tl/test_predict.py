@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 import scgap
 from scgap._metrics import energy_distance
 from scgap._model import get_model
-from scgap._query import move_cells
+from scgap._moving import move_cells
 from scgap.tl import _predict
 
 QUERY = {"perturbation": "drug_3", "dose_value": 1_000.0}

@@ -13,7 +13,7 @@ from scgap._conditions import condition_label, parse_condition, read_conditions
 from scgap._messages import listed, not_found
 from scgap._metrics import MOMENTS
 from scgap._model import TransportModel, get_model
-from scgap._query import read_query
+from scgap._query import contexts, read_query
 from scgap._representation import feature_order, read_matrix
 from scgap.pl._panel import Points, draw_panel
 from scgap.pl._style import finish, get_axes
@@ -173,15 +173,15 @@ def _read_cells(
         values = dict(zip(design.group_cols, group, strict=True))
         if any(str(query[column]) != values[column] for column in named):
             continue
-        asked = parse_condition(design, {**query, **values})
+        asked = {parse_condition(design, {**full, **values}) for full in contexts(model, query)}
         in_group = np.isin(of_cell, [i for i, c in enumerate(conditions) if c.group == group])
-        wanted = of_cell == conditions.index(asked) if asked in conditions else np.zeros(adata.n_obs, bool)
+        wanted = np.isin(of_cell, [i for i, c in enumerate(conditions) if c in asked])
         observed = wanted & tested if (wanted & tested).any() else wanted
         moved = transported & in_group
         moved = moved & tested if (moved & tested).any() else moved
         if observed.sum() > 1 and moved.sum() > 1:
             groups.append(Cells(prediction[moved], features[moved], features[observed]))
-            labels.add(condition_label(asked._replace(group=tuple(values[column] for column in named))))
+            labels |= {condition_label(c._replace(group=tuple(values[column] for column in named))) for c in asked}
     if not groups:
         raise ValueError(
             f"No measured cells to compare with {query!r}. Predict and compare a measured condition: "

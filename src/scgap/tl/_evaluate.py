@@ -13,7 +13,7 @@ from scgap._conditions import Condition, condition_label, parse_condition, read_
 from scgap._messages import listed, not_found
 from scgap._metrics import METRICS
 from scgap._model import TransportModel, get_model, indexed
-from scgap._query import move_cells
+from scgap._moving import move_cells
 from scgap._representation import clip, decode, encode, feature_order, read_matrix
 from scgap._splits import SPLITS
 

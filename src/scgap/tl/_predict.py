@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,8 @@ from anndata import AnnData
 
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs, to_dense
 from scgap._model import TransportModel, get_model
-from scgap._query import move_cells, read_query, select_source
+from scgap._moving import move_cells, select_source
+from scgap._query import Query, check_unambiguous, contexts, label_of, read_query, shares
 from scgap._representation import decode, encode, feature_order, read_matrix
 
 CHUNK = 16_384  # cells decoded at once: enough to be fast, and little beside an atlas
@@ -19,9 +20,12 @@ CHUNK = 16_384  # cells decoded at once: enough to be fast, and little beside an
 
 def predict(
     data: Data,
-    condition: str | Mapping[str, Any] | pd.Series,
+    condition: Query,
     *,
     source: Sequence[str] | np.ndarray | pd.Series | None = None,
+    on_ambiguous: Literal["error", "expand", "marginal"] = "error",
+    aliases: Mapping[str, str] | None = None,
+    seed: int = 0,
     key: str = "scgap",
     mod: str | None = None,
     key_added: str | None = None,
@@ -34,12 +38,21 @@ def predict(
     data
         The object that was fitted, or another one with ``uns[key]`` and the same features in any order.
     condition
-        What is done to the cells: a label of the perturbation (``"drug_1"``, with ``sep`` also ``"A+B"``), or a mapping
-        from the columns of the fit to values, ``{"perturbation": "drug_1", "dose_value": 100}``. A set of perturbations
-        can be given as a list. Doses and times need not have been measured. Group columns may be left out: every cell
-        is moved in its own group. If they are given, only cells of that group are moved.
+        What is done to the cells: a label of the perturbation (``"drug_1"``, with ``sep`` also ``"A+B"``), a text of
+        parts (``"drug_1 1 uM, line_1"``), or a mapping from the columns of the fit to values, ``{"perturbation":
+        "drug_1", "dose_value": 100}``. A set of perturbations can be given as a list. Doses and times need not have
+        been measured. Group columns may be left out: every cell is moved in its own group. If they are given, only
+        cells of that group are moved. `scgap.tl.resolve` shows what a condition is taken for.
     source
         Cells to move, a boolean mask or a list of obs names. Default: all control cells.
+    on_ambiguous
+        Where ``condition`` leaves a perturbation, dose or time open: ``"error"`` lists what it can mean, ``"expand"``
+        predicts each, in layers ``name_1``, ``name_2``, …, and ``"marginal"`` gives the mixture of the populations:
+        each cell is moved to one of the conditions, drawn in proportion to their measured cells.
+    aliases
+        Other names of perturbations and groups: from alias to name.
+    seed
+        Of the draws of ``"marginal"``.
     key
         Where the fitted map is in ``uns``.
     mod
@@ -59,6 +72,8 @@ def predict(
         Which rows were moved.
     obsm[f"X_{name}"] : float32 array (n_obs, n)
         Instead of the layer where the fitted embedding has no decoder.
+    obs[f"{name}_condition"] : categorical
+        With ``on_ambiguous="marginal"``, the condition each cell was moved to.
     uns[key]["predictions"][name] : str
         The condition, JSON.
 
@@ -89,36 +104,62 @@ def predict(
     model = get_model(data, mod, key)
     name = check_key(key_added or key)
     _check_free(adata, model, key, name)
-    query = read_query(model, condition)
+    if on_ambiguous not in ("error", "expand", "marginal"):
+        raise ValueError(f'on_ambiguous={on_ambiguous!r}. Pass "error", "expand" or "marginal".')
+    query = read_query(model, condition, aliases)
+    queries = contexts(model, query)
+    check_unambiguous(model, query, queries, allowed=on_ambiguous != "error")
+    names = (
+        [name] if len(queries) == 1 or on_ambiguous == "marginal" else [f"{name}_{i + 1}" for i in range(len(queries))]
+    )
+    for one in names:
+        _check_free(adata, model, key, one)
     obs = get_obs(data, mod, model.design.group_cols)
     if source is None:
         hint = " It tells which cells are controls: add it, or pass the cells to move as source=."
         obs = get_obs(data, mod, model.design.columns, hint=hint)
     cells = select_source(model, adata, obs, query, source)
-    prediction = _move(model, adata, cells, obs, query)
+    if on_ambiguous == "marginal":
+        drawn = np.random.default_rng(seed).choice(len(queries), size=adata.n_obs, p=shares(model, queries))
+        predictions = {name: (query, np.where(cells, drawn, -1))}
+    else:
+        predictions = {one: (queries[i], np.where(cells, i, -1)) for i, one in enumerate(names)}
+    moved = {one: _move(model, adata, which, obs, queries) for one, (_, which) in predictions.items()}
 
     result = data.copy() if copy else data
     adata = get_modality(result, mod)
+    for one, (meant, which) in predictions.items():
+        _write(adata, model, one, moved.pop(one), cells)
+        if on_ambiguous == "marginal":
+            labels = [label_of(model, full) for full in queries]
+            adata.obs[f"{one}_condition"] = pd.Categorical.from_codes(which.astype(int), labels)
+        # Written anew, for another object may share the dictionary.
+        earlier = adata.uns[key].get("predictions", {})
+        adata.uns[key] = {**adata.uns[key], "predictions": {**earlier, one: json.dumps(meant)}}
+    return result if copy else None
+
+
+def _write(adata: AnnData, model: TransportModel, name: str, prediction: np.ndarray, cells: np.ndarray) -> None:
+    """Write a prediction, and which cells (n_obs,) were moved."""
     if model.representation.kind == "obsm":
         adata.obsm[f"X_{name}"] = prediction
         warnings.warn(
             f"{model.representation.use_rep!r} has no decoder: the prediction is in its space, adata.obsm['X_{name}'], "
             "and no layer was written.",
-            stacklevel=2,
+            stacklevel=3,
         )
     else:
         adata.layers[name] = prediction
     adata.obs[f"{name}_transported"] = cells
-    # Written anew, for another object may share the dictionary.
-    predictions = {**adata.uns[key].get("predictions", {}), name: json.dumps(query)}
-    adata.uns[key] = {**adata.uns[key], "predictions": predictions}
-    return result if copy else None
 
 
 def _move(
-    model: TransportModel, adata: AnnData, cells: np.ndarray, obs: pd.DataFrame, query: Mapping[str, Any]
+    model: TransportModel, adata: AnnData, which: np.ndarray, obs: pd.DataFrame, queries: Sequence[Mapping[str, Any]]
 ) -> np.ndarray:
-    """The fitted matrix with the chosen cells (n_obs,) moved; in chunks, so that only the result is of its size."""
+    """The fitted matrix with cells moved, each to the query that ``which`` (n_obs,) names, -1 for none.
+
+    In chunks, so that only the result is of its size.
+    """
     matrix, representation = read_matrix(model.representation, adata), model.representation
     order = feature_order(representation, adata, model.var_names)
     inverse = order if isinstance(order, slice) else np.argsort(order)
@@ -127,11 +168,11 @@ def _move(
         rows = slice(start, start + CHUNK)
         features = matrix[rows][:, order]
         block = to_dense(features, out=result[rows])
-        if cells[rows].any():
+        for i in np.unique(which[rows][which[rows] >= 0]):
             # A slice is no copy: where all cells move, they are decoded in place.
-            chosen = slice(None) if cells[rows].all() else np.flatnonzero(cells[rows])
+            chosen = slice(None) if (which[rows] == i).all() else np.flatnonzero(which[rows] == i)
             points = encode(representation, features[chosen])
-            moved = move_cells(model, points, obs.iloc[rows].iloc[chosen], query)
+            moved = move_cells(model, points, obs.iloc[rows].iloc[chosen], queries[i])
             block[chosen] = decode(representation, block[chosen], points, moved)
         block[:] = block[:, inverse]
     return result

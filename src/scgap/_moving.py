@@ -1,0 +1,72 @@
+"""Moving cells to a condition: which cells, and each in its own group."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scgap._adata import select_cells
+from scgap._arrays import ConditionArrays
+from scgap._conditions import parse_condition, read_conditions
+from scgap._encoding import encode_conditions
+from scgap._messages import listed
+from scgap._model import TransportModel
+
+
+def select_source(
+    model: TransportModel, adata: AnnData, obs: pd.DataFrame, query: Mapping[str, Any], source: Any
+) -> np.ndarray:
+    """Boolean mask (n_obs,) of the cells to move: those given, or all controls, of the group that the query names."""
+    design = model.design
+    asked = {column: str(query[column]) for column in design.group_cols if column in query}
+    in_group = np.ones(adata.n_obs, bool)
+    for column, value in asked.items():
+        in_group &= (obs[column].astype(str) == value).to_numpy()
+    if source is not None:
+        cells = select_cells(adata, source)
+        if asked and not in_group[cells].all():
+            raise ValueError(
+                f"condition names the group {listed(asked.values())}, and {(cells & ~in_group).sum()} source cells "
+                "are not of it. Cells are moved in their own group: leave it out of condition, or select cells of it."
+            )
+    else:
+        conditions, of_cell, _ = read_conditions(design, obs, need_controls=False)
+        control = [i for i, condition in enumerate(conditions) if condition.is_control]
+        cells = np.isin(of_cell, control) & in_group
+        if not cells.any():
+            where = f" in the group {listed(asked.values())}" if asked else ""
+            groups = sorted({", ".join(conditions[i].group) for i in control} - {""})
+            raise ValueError(
+                f"There are no control cells{where}: none has reference_key={design.reference_key!r} in "
+                f"{listed(design.target_cols)}. Pass the cells to move as source="
+                + (f", or one of the groups {listed(groups)}." if groups else ".")
+            )
+    for column, trained in model.encoding.groups.items():
+        if new := sorted({str(group) for group in obs[column][cells].unique()} - set(trained)):
+            warnings.warn(
+                f"{column!r} {listed(new)} was not trained on: its cells are moved without its context. The map knows "
+                f"the context of {listed(trained)}.",
+                stacklevel=3,
+            )
+    return cells
+
+
+def move_cells(model: TransportModel, points: np.ndarray, groups: pd.DataFrame, query: Mapping[str, Any]) -> np.ndarray:
+    """Points (n_cells, n) moved to the queried condition, each in its own group (n_cells rows)."""
+    from scgap._map import transport_cells  # here, so that plots do not load JAX
+
+    design = model.design
+    columns = list(design.group_cols)
+    labels = groups[columns].astype(str)
+    codes = labels.groupby(columns).ngroup().to_numpy() if columns else np.zeros(len(points), int)
+    moved = np.empty_like(points)
+    for code in np.unique(codes):
+        rows = codes == code
+        group = labels.iloc[np.flatnonzero(rows)[0]].to_dict() if columns else {}
+        condition = parse_condition(design, {**query, **group})
+        arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
+        moved[rows] = transport_cells(model.network, model.weights, points[rows], arrays)
+    return moved
