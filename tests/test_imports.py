@@ -31,12 +31,17 @@ MAY_IMPORT = {
     "_splits": {"_messages"},
     "_experiment": {"_arrays", "_conditions", "_encoding", "_messages", "_populations", "_splits"},
     "_model": READERS | {"_map"},
-    "_query": READERS | {"_arrays", "_map", "_model"},
+    "_names": {"_messages"},
+    "_units": {"_messages"},
+    "_query": READERS | {"_model", "_names", "_units"},
+    "_moving": READERS | {"_arrays", "_map", "_model"},
+    "_support": {"_conditions", "_model"},
     "datasets": {"datasets", "_messages"},
     "pp": READERS | {"pp", "_losses"},
     "pl": READERS | {"pl", "_metrics", "_model", "_query"},
     "tl": READERS
-    | {"tl", "_baselines", "_checkpoint", "_experiment", "_losses", "_map", "_metrics", "_model", "_query", "_train"},
+    | {"tl", "_baselines", "_checkpoint", "_experiment", "_losses", "_map", "_metrics", "_model", "_moving", "_query"}
+    | {"_support", "_train", "_units"},
     "__init__": {"_model", "datasets", "pl", "pp", "tl"},
 }
 

@@ -72,7 +72,7 @@ def meanings(model: TransportModel, query: Mapping[str, Any]) -> list[dict[str, 
     if not open_columns(design, query):
         return [dict(query)]
     rows = [{column: _plain(row[column]) for column in design.columns} for row in records(model.conditions)]
-    conditions = [parse_condition(design, row) for row in rows]
+    conditions = measured_conditions(model)
     if agreeing := [row for row, condition in zip(rows, conditions, strict=True) if _agrees(design, query, condition)]:
         return agreeing
     if not has_label(design, query):
@@ -111,10 +111,14 @@ def shares(model: TransportModel, full: Sequence[Mapping[str, Any]]) -> np.ndarr
     return n_cells / n_cells.sum() if n_cells.any() else np.full(len(full), 1 / len(full))
 
 
+def measured_conditions(model: TransportModel) -> list[Condition]:
+    """The conditions of the model's table, in its order."""
+    return [parse_condition(model.design, row) for row in records(model.conditions)]
+
+
 def count_cells(model: TransportModel, query: Mapping[str, Any]) -> int:
     """Measured cells of a full condition, in all groups that it leaves open."""
-    conditions = [parse_condition(model.design, row) for row in records(model.conditions)]
-    agreeing = [_agrees(model.design, query, condition) for condition in conditions]
+    agreeing = [_agrees(model.design, query, condition) for condition in measured_conditions(model)]
     return int(model.conditions["n_cells"].to_numpy()[agreeing].sum())
 
 

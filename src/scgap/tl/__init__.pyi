@@ -1,5 +1,7 @@
 from ._evaluate import evaluate
 from ._fit_transport import fit_transport
 from ._predict import predict
+from ._resolve import resolve
+from ._screen import screen
 
-__all__ = ["evaluate", "fit_transport", "predict"]
+__all__ = ["evaluate", "fit_transport", "predict", "resolve", "screen"]

@@ -8,7 +8,9 @@ import numpy as np
 from ott.geometry.costs import CostFn
 
 from scgap._losses import COSTS
+from scgap._adata import Data, get_modality, get_obs
 from scgap._messages import kind_of, listed, not_found
+from scgap._units import unit_text
 
 _seen: dict[str, CostFn] = {}
 
@@ -48,3 +50,19 @@ def resolve_cost(cost: str | CostFn) -> tuple[str, CostFn]:
     parameters, structure = jax.tree.flatten(cost)
     name = f"{structure} {[np.asarray(parameter).tolist() for parameter in parameters]}"
     return name, _seen.setdefault(name, cost)
+
+
+def resolve_unit(data: Data, mod: str | None, argument: str, unit: str | None) -> str | None:
+    """A unit, or the one unit that a column of obs holds."""
+    if unit is None:
+        return None
+    if not isinstance(unit, str):
+        raise TypeError(f"{argument} is {kind_of(unit)}. Pass a unit such as 'nM', or the obs column that holds it.")
+    if unit not in get_modality(data, mod).obs:
+        return unit_text(unit)
+    found = sorted({unit_text(str(one)) for one in get_obs(data, mod, [unit])[unit].dropna()} - {"", "nan", "None"})
+    if len(found) != 1:
+        raise ValueError(
+            f"adata.obs[{unit!r}] holds the units {listed(found)}. Convert what it belongs to, so that there is one."
+        )
+    return found[0]

@@ -15,6 +15,7 @@ from scgap._metrics import METRICS
 from scgap._model import TransportModel, get_model, indexed
 from scgap._moving import move_cells
 from scgap._representation import clip, decode, encode, feature_order, read_matrix
+from scgap._support import trained_conditions
 from scgap._splits import SPLITS
 
 MIN_CELLS = 10  # observed cells, below which no metric means anything
@@ -112,7 +113,7 @@ def evaluate(
     part = obs[split_col].astype(str).to_numpy()
     order = feature_order(model.representation, adata, model.var_names)
     cells = to_dense(read_matrix(model.representation, adata)[:, order])
-    trained = _trained(model)
+    trained = trained_conditions(model)
     shifts = _training_shifts(conditions, of_cell, part, cells)
     average_shift = np.mean(list(shifts.values()), axis=0) if shifts else np.zeros(cells.shape[1])
     if not shifts:
@@ -223,12 +224,6 @@ def _training_shifts(
         for i, mean in means.items()
         if not conditions[i].is_control and conditions[i].group in controls
     }
-
-
-def _trained(model: TransportModel) -> set[Condition]:
-    """The conditions that had training cells, in whatever object."""
-    table = model.conditions[model.conditions["split"].astype(str) == "train"]
-    return {parse_condition(model.design, row) for row in records(table)}
 
 
 def _chosen(names: Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:

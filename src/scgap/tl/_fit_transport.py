@@ -25,7 +25,7 @@ from scgap._model import TransportModel, check_free, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
-from scgap.tl._arguments import positive, resolve_cost, whole_number, widths
+from scgap.tl._arguments import positive, resolve_cost, resolve_unit, whole_number, widths
 
 # By `benchmarks/quality.py epsilon`, values of epsilon from 0.01 to 0.1 and of the gap's up to 0.02 fit equally well.
 EPSILON = 0.05  # of the mean cost between perturbed cells
@@ -38,8 +38,10 @@ def fit_transport(
     target_col: str | Sequence[str] = "perturbation",
     reference_key: str = "control",
     dose_col: str | Sequence[str] | None = None,
+    dose_unit: str | None = None,
     group_col: str | Sequence[str] | None = None,
     time_col: str | None = None,
+    time_unit: str | None = None,
     sep: str | None = None,
     encoding: pd.DataFrame | None = None,
     split_col: str | None = None,
@@ -86,12 +88,18 @@ def fit_transport(
     reference_key
         Label of control cells in ``target_col``.
     dose_col
-        Column of doses, or one for each column of ``target_col``: numbers or strings of numbers; dose 0 is control.
+        Column of doses, or one for each column of ``target_col``: numbers or strings of numbers; dose 0 is control, and
+        towards it the effect fades.
+    dose_unit
+        Unit of the doses, such as ``"nM"``, or the column of ``obs`` that holds it: conditions can then be asked for in
+        another, ``"1 uM"``.
     group_col
         Column, or columns, of the context (cell line, donor, cell type): controls are matched within it, and it is a
         feature of the condition.
     time_col
         Column of times after treatment, a numeric feature of the condition. Controls are not matched by time.
+    time_unit
+        Unit of the times, such as ``"h"``, or the column that holds it.
     sep
         Separator of a combination written as one label, such as ``"+"`` in ``"A+B"``. Doses may be joined by it, too.
         Default: every label is taken whole, as the name of one perturbation.
@@ -220,7 +228,10 @@ def fit_transport(
     check_free(adata.uns, key_added)
     path = None if checkpoint is None else check_folder(checkpoint)
 
-    design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)
+    design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)._replace(
+        dose_unit=resolve_unit(data, mod, "dose_unit", dose_unit),
+        time_unit=resolve_unit(data, mod, "time_unit", time_unit),
+    )
     obs = get_obs(data, mod, design.columns)
     labels = get_obs(data, mod, [split_col], hint=" scgap.pp.split makes such a column.")
     conditions, of_cell, rows = read_conditions(design, obs)
