@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from ott.geometry.costs import CostFn
 
-from scgap._losses import COSTS
 from scgap._adata import Data, get_modality, get_obs
+from scgap._losses import COSTS
 from scgap._messages import kind_of, listed, not_found
 from scgap._units import unit_text
 

@@ -19,7 +19,8 @@ def resolve(
 ) -> pd.DataFrame:
     """Show which conditions a query can mean, and how far each is from what was trained on.
 
-    Names may differ from those of the fit in case, spaces and punctuation. Misspelt ones are refused, with a suggestion.
+    Names may differ from those of the fit in case, spaces and punctuation; misspelt ones are refused, with a
+    suggestion.
 
     Parameters
     ----------
@@ -38,8 +39,8 @@ def resolve(
 
     Returns
     -------
-    One row for each full condition: ``condition_label``; the columns of the fit; ``missing``, the columns that the query
-    left open, joined by commas; ``support``, the ordered tier of support (`categorical`); ``n_cells``, measured cells;
+    One row for each full condition: ``condition_label``; the columns of the fit; ``missing``, the columns that the
+    query left open, joined by commas; ``support``, the ordered tier of support (`categorical`); ``n_cells``, measured cells;
     ``nearest``, labels of the nearest measured conditions, joined by semicolons.
 
     What is left open is filled with the measured conditions that agree with the rest; where there is none, with all

@@ -13,7 +13,7 @@ from scgap._conditions import condition_label, parse_condition
 from scgap._encoding import encode_conditions
 from scgap._model import TransportModel, get_model
 from scgap._moving import move_cells, select_source
-from scgap._query import Query, contexts, measured_conditions, read_query
+from scgap._query import Query, contexts, read_query
 from scgap._representation import decode, encode, feature_order, read_matrix
 from scgap._support import TIERS, supports, trained_conditions
 from scgap.tl._arguments import whole_number
@@ -100,7 +100,9 @@ def screen(
     latent = np.empty((stops[-1], points.shape[1]), np.float32)
     direct = representation.kind != "pca"
     features = latent if direct or not decoded else np.empty((stops[-1], cells.shape[1]), np.float32)
-    for (full, rows), start, stop in zip(tqdm(blocks, desc="screen", disable=not progress), stops, stops[1:], strict=False):
+    for (full, rows), start, stop in zip(
+        tqdm(blocks, desc="screen", disable=not progress), stops, stops[1:], strict=False
+    ):
         which = position[rows]
         latent[start:stop] = move_cells(model, points[which], obs.iloc[rows], full)
         if features is not latent or direct:
@@ -138,9 +140,11 @@ def _blocks(
     """Each full condition with the rows of the source cells that are moved to it, those of its group."""
     columns = list(group_cols)
     groups = obs.iloc[chosen][columns].astype(str)
-    by_group = {tuple(): chosen} if not columns else {
-        key: chosen[where] for key, where in groups.groupby(columns, sort=True).indices.items()
-    }
+    by_group = (
+        {tuple(): chosen}
+        if not columns
+        else {key: chosen[where] for key, where in groups.groupby(columns, sort=True).indices.items()}
+    )
     blocks = []
     for query in queries:
         for key, rows in by_group.items():
@@ -148,7 +152,9 @@ def _blocks(
             if all(query.get(column, value) == value for column, value in group.items()):
                 blocks.append(({**query, **group}, rows))
     if not blocks:
-        raise ValueError("No source cells are of a group that the conditions name. Pass others as conditions or source.")
+        raise ValueError(
+            "No source cells are of a group that the conditions name. Pass others as conditions or source."
+        )
     return blocks
 
 
