@@ -140,9 +140,8 @@ def bare_products(points: np.ndarray, components: np.ndarray, network: dict) -> 
 FIT_NOTE = (
     "Training stops by itself when the validation score has not improved for long; the reference runs 10,000 steps."
 )
-PREDICT_NOTE = (
-    "`tl.predict` of all cells, from a sparse matrix to a dense layer: reading and checking it, projecting, moving,\n"
-    "decoding, and adding what the components do not see. The bare products are those of the map and the decoder alone.\n"
-    "Medians of three rounds after a first one, in a process that keeps its memory; where the layer has to be handed over\n"
-    "by the system, as in a first call, that is added to both."
-)
+PREDICT_NOTE = """\
+`tl.predict` of all cells, from a sparse matrix to a dense layer: reading and checking it, projecting, moving,
+decoding, and adding what the components do not see. The bare products are those of the map and the decoder alone.
+Medians of three rounds after a first one, in a process that keeps its memory; where the layer has to be handed over
+by the system, as in a first call, that is added to both."""
