@@ -39,7 +39,7 @@ def weights():
     conditions = make_conditions()
     one = ConditionArrays(*(array[0] for array in conditions))
     cells = np.random.default_rng(0).normal(size=(100, D)).astype(np.float32)
-    return init_weights(NETWORK, jax.random.key(0), np.eye(2, 3, dtype=np.float32), one, cells)
+    return init_weights(NETWORK, 0, np.eye(2, 3, dtype=np.float32), one, cells)
 
 
 @pytest.fixture(scope="module")

@@ -133,8 +133,7 @@ def fit(
     FloatingPointError
         A loss is no longer finite.
     """
-    of_target_terms, of_steps = jax.random.split(key)
-    target_terms = _target_terms(of_target_terms, data.train, loss.epsilon, setup=setup)
+    target_terms = _target_terms(key, data.train, loss.epsilon, setup=setup)
     learning_rate *= float(np.sqrt(setup.batch_size / BASE_BATCH))
     looked_at = _spread(data.validated, MAX_VALIDATED)
     fresh = State(weights, weights, OPTIMIZER.init(_trainable(weights, setup)), jnp.int32(0))
@@ -145,7 +144,7 @@ def fit(
             n_steps = min(every, n_iters - int(state.iteration))
             state, fitting_loss = _advance(
                 state,
-                of_steps,
+                key,
                 data.train,
                 data.conditions,
                 data.n_conditions,
@@ -260,7 +259,9 @@ def _target_terms(key: jax.Array, train: Populations, epsilon: Scalar, *, setup:
     _, n_cells = _ghost_batches(setup.batch_size)
 
     def term(population: jax.Array) -> jax.Array:
-        batches = _sample_batches(jax.random.fold_in(key, population), train, population, n_cells, setup.debias)
+        # Counted from the other end than the iterations, which fold in theirs.
+        own_key = jax.random.fold_in(key, jnp.uint32(2**32 - 1) - population.astype(jnp.uint32))
+        batches = _sample_batches(own_key, train, population, n_cells, setup.debias)
         if setup.debias == "independent":
             return 0.5 * transport_cost(*batches, cost=setup.cost, epsilon=epsilon)
         return 0.5 * self_cost(batches[0], cost=setup.cost, epsilon=epsilon)

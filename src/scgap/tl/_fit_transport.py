@@ -245,7 +245,7 @@ def fit_transport(
     split = assign_split(labels[split_col] if split_col else None, of_cell, seed)
     experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
     table = make_encoding(design, experiment.trained, encoding)
-    arrays = jax.tree.map(jnp.asarray, experiment_arrays(experiment, table))
+    arrays = experiment_arrays(experiment, table)
 
     var_names = np.asarray(adata.var_names, dtype=str)
     representation, points = make_representation(adata, layer, use_rep, split != "test")
@@ -254,8 +254,7 @@ def fit_transport(
     network = ConditionalMap(hidden, pooling=pooling)
     one_condition = jax.tree.map(lambda array: array[0], arrays)
     vectors = initial_vectors(table, seed)
-    of_weights, of_training = jax.random.split(jax.random.key(seed))
-    weights = init_weights(network, of_weights, vectors, one_condition, points[split == "train"])
+    weights = init_weights(network, seed, vectors, one_condition, points[split == "train"])
     scale = mean_cost(train, len(experiment.trained), cost=ground_cost)
     if scale == 0:
         raise ValueError(
@@ -282,12 +281,14 @@ def fit_transport(
     with _progress_bar(n_iters, progress) as bar:
         weights, history = fit(
             weights,
-            TrainingData(train, valid, arrays, len(experiment.trained), experiment.validated),
+            TrainingData(
+                train, valid, jax.tree.map(jnp.asarray, arrays), len(experiment.trained), experiment.validated
+            ),
             Setup(network, ground_cost, batch_size, conditions_per_step, debias, learn_encoding=encoding is None),
             loss,
             n_iters=n_iters,
             learning_rate=learning_rate,
-            key=of_training,
+            key=jax.random.key(seed),
             on_report=partial(_on_report, bar, path, fingerprint),
             resume=lambda fresh: read_checkpoint(path, fresh, fingerprint) if path and path.exists() else fresh,
         )

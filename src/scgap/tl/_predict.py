@@ -131,8 +131,8 @@ def predict(
     for one, (meant, which) in predictions.items():
         _write(adata, model, one, moved.pop(one), cells)
         if on_ambiguous == "marginal":
-            labels = [label_of(model, full) for full in queries]
-            adata.obs[f"{one}_condition"] = pd.Categorical.from_codes(which.astype(int), labels)
+            labels = np.array([label_of(model, full) for full in queries])
+            adata.obs[f"{one}_condition"] = pd.Series(labels[which], adata.obs_names).where(cells).astype("category")
         # Written anew, for another object may share the dictionary.
         earlier = adata.uns[key].get("predictions", {})
         adata.uns[key] = {**adata.uns[key], "predictions": {**earlier, one: json.dumps(meant)}}

@@ -40,8 +40,8 @@ def resolve(
     Returns
     -------
     One row for each full condition: ``condition_label``; the columns of the fit; ``missing``, the columns that the
-    query left open, joined by commas; ``support``, the ordered tier of support (`categorical`); ``n_cells``, measured cells;
-    ``nearest``, labels of the nearest measured conditions, joined by semicolons.
+    query left open, joined by commas; ``support``, the tier of support (ordered categorical); ``n_cells``, measured
+    cells; ``nearest``, labels of the nearest measured conditions, joined by semicolons.
 
     What is left open is filled with the measured conditions that agree with the rest; where there is none, with all
     doses, times and groups that were measured.
@@ -91,4 +91,4 @@ def _check_groups(data: Data, mod: str | None, model: TransportModel, asked: Map
             has_column = column in get_modality(data, mod).obs
             found = known | (set(get_obs(data, mod, [column])[column].astype(str)) if has_column else set())
             if asked[column] not in found:
-                raise KeyError(not_found(asked[column], f"adata.obs[{column!r}]", sorted(found)))
+                raise KeyError(not_found(str(asked[column]), f"adata.obs[{column!r}]", sorted(found)))

@@ -100,9 +100,8 @@ def screen(
     latent = np.empty((stops[-1], points.shape[1]), np.float32)
     direct = representation.kind != "pca"
     features = latent if direct or not decoded else np.empty((stops[-1], cells.shape[1]), np.float32)
-    for (full, rows), start, stop in zip(
-        tqdm(blocks, desc="screen", disable=not progress), stops, stops[1:], strict=False
-    ):
+    bar = tqdm(blocks, desc="screen", disable=not progress)
+    for (full, rows), start, stop in zip(bar, stops[:-1], stops[1:], strict=True):
         which = position[rows]
         latent[start:stop] = move_cells(model, points[which], obs.iloc[rows], full)
         if features is not latent or direct:
@@ -140,21 +139,15 @@ def _blocks(
     """Each full condition with the rows of the source cells that are moved to it, those of its group."""
     columns = list(group_cols)
     groups = obs.iloc[chosen][columns].astype(str)
-    by_group = (
-        {tuple(): chosen}
-        if not columns
-        else {key: chosen[where] for key, where in groups.groupby(columns, sort=True).indices.items()}
-    )
+    indices = groups.groupby(columns).indices if columns else {(): np.arange(len(chosen))}
     blocks = []
     for query in queries:
-        for key, rows in by_group.items():
+        for key, which in indices.items():
             group = dict(zip(columns, key if isinstance(key, tuple) else (key,), strict=True))
             if all(query.get(column, value) == value for column, value in group.items()):
-                blocks.append(({**query, **group}, rows))
+                blocks.append(({**query, **group}, chosen[which]))
     if not blocks:
-        raise ValueError(
-            "No source cells are of a group that the conditions name. Pass others as conditions or source."
-        )
+        raise ValueError("No source cells are of a group that the conditions name. Pass other conditions or source.")
     return blocks
 
 
@@ -182,7 +175,7 @@ def _collect(
     obs.index = pd.RangeIndex(len(obs)).astype(str)
     result = AnnData(features, obs=obs)
     if named:
-        result.var_names = model.var_names
+        result.var_names = [str(name) for name in model.var_names]
     if features is not latent:
         result.obsm["X_scgap"] = latent
     return result
