@@ -142,7 +142,7 @@ def _fill(design: Design, query: Mapping[str, Any], conditions: Sequence[Conditi
     """All ways to fill what the query leaves open with measured doses, times and groups."""
     names = [name for name, _ in _members_of(design, query).members]
     filled: list[dict[str, Any]] = [dict(query)]
-    if any(column not in query for column in design.dose_cols):
+    if names and any(column not in query for column in design.dose_cols):
         doses = [sorted(_doses_of(name, conditions)) for name in names]
         blank = dict.fromkeys(design.target_cols, design.reference_key)
         filled = [

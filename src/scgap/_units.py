@@ -36,10 +36,12 @@ def measures_time(text: str) -> bool:
 
 
 def in_unit(value: Any, unit: str | None, column: str) -> Any:
-    """A quantity as a number in ``unit``; what is no string with a unit is returned as it is."""
+    """A quantity as a number in ``unit``; what is no string of a quantity is returned as it is."""
     found = QUANTITY.fullmatch(value) if isinstance(value, str) else None
-    if found is None or found[2] is None:
+    if found is None:
         return value
+    if found[2] is None:
+        return float(found[1])
     given = unit_text(found[2])
     if unit is None:
         raise ValueError(
