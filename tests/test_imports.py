@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "_support": {"_conditions", "_model"},
     "datasets": {"datasets", "_messages"},
     "pp": READERS | {"pp", "_losses"},
-    "pl": READERS | {"pl", "_metrics", "_model", "_query"},
+    "pl": READERS | {"pl", "_metrics", "_model", "_query", "_support"},
     "tl": READERS
     | {"tl", "_baselines", "_checkpoint", "_experiment", "_losses", "_map", "_metrics", "_model", "_moving", "_query"}
     | {"_support", "_train", "_units"},

@@ -99,6 +99,18 @@ def transport(
     return cells + weights["scale"] * displacement
 
 
+def embed(network: ConditionalMap, weights: Mapping[str, Any], conditions: ConditionArrays) -> jax.Array:
+    """What the map makes of each condition: vectors (n_conditions, n_embedding), faded by their presence."""
+    encoder = ConditionEncoder(network.n_embedding, network.pooling)
+
+    def one(condition: ConditionArrays) -> jax.Array:
+        vectors = weights["encoding"][condition.members]
+        presence = 1.0 - jnp.prod(1.0 - condition.presence)
+        return presence * jnp.asarray(encoder.apply({"params": weights["network"]["encoder"]}, vectors, condition))
+
+    return jax.vmap(one)(conditions)
+
+
 CHUNK = 65_536  # cells moved at once, so that hidden layers of an atlas fit in memory
 
 

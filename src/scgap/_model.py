@@ -30,6 +30,8 @@ class TransportModel(NamedTuple):
     weights: "Weights"
     conditions: pd.DataFrame
     """One row a condition: the design's columns and those of TABLE."""
+    embedding: np.ndarray
+    """(n_conditions, n_embedding) float32, what the map makes of each row; NaN without a vector."""
     encoding: Encoding
     history: pd.DataFrame
     representation: Representation
@@ -61,6 +63,7 @@ def model_to_uns(model: TransportModel) -> dict[str, Any]:
         "params": json.dumps(model.params),
         "weights": _to_numpy(model.weights),
         "conditions": indexed(model.conditions),
+        "embedding": model.embedding,
         "encoding": encoding_to_dict(model.encoding),
         "history": indexed(model.history),
         "representation": representation_to_dict(model.representation),
@@ -89,6 +92,7 @@ def model_from_uns(stored: Mapping[str, Any]) -> TransportModel:
         json.loads(str(stored["params"])),
         _to_numpy(stored["weights"]),
         stored["conditions"],
+        np.asarray(stored["embedding"], np.float32),
         encoding_from_dict(stored["encoding"]),
         stored["history"],
         representation_from_dict(stored["representation"]),

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 MODEL, BASELINE, CEILING, TEXT = "#0072B2", "#9A9A9A", "#009E73", "#404040"
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 CONTROL_TEXT = "#6E6E6E"  # BASELINE, dark enough to read
 
 

@@ -15,11 +15,12 @@ from ott.geometry.costs import CostFn
 from tqdm.auto import tqdm
 
 from scgap._adata import Data, check_folder, check_key, check_writable, get_modality, get_obs
+from scgap._arrays import ConditionArrays, pad_rows
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
-from scgap._conditions import make_design, read_conditions
-from scgap._encoding import initial_vectors, make_encoding
+from scgap._conditions import Condition, make_design, read_conditions
+from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
-from scgap._map import ConditionalMap, Pooling, init_weights
+from scgap._map import ConditionalMap, Pooling, Weights, embed, init_weights
 from scgap._messages import listed
 from scgap._model import TransportModel, check_free, model_to_uns
 from scgap._representation import make_representation
@@ -167,6 +168,8 @@ def fit_transport(
         The network.
     uns[key_added]["conditions"] : DataFrame
         One row a condition: its labels, doses and groups, ``split``, ``n_cells``.
+    uns[key_added]["embedding"] : array (n_conditions, n)
+        What the map makes of each condition, as `scgap.pl.conditions` shows it.
     uns[key_added]["encoding"], ["representation"], ["var_names"] : dict, dict, array
         What turns conditions and cells into numbers, and back.
     uns[key_added]["history"] : DataFrame
@@ -292,10 +295,12 @@ def fit_transport(
             on_report=partial(_on_report, bar, path, fingerprint),
             resume=lambda fresh: read_checkpoint(path, fresh, fingerprint) if path and path.exists() else fresh,
         )
+    perturbed = [condition for condition in conditions if not condition.is_control]
     model = TransportModel(
         params=params,
         weights=weights,
         conditions=condition_table(design, conditions, rows, of_cell, split),
+        embedding=_embed(network, weights, table, perturbed),
         encoding=table,
         history=pd.DataFrame(history, columns=Report._fields).astype(Report.__annotations__),
         representation=representation,
@@ -304,6 +309,16 @@ def fit_transport(
     result = data.copy() if copy else data
     get_modality(result, mod).uns[key_added] = model_to_uns(model)
     return result if copy else None
+
+
+def _embed(network: ConditionalMap, weights: Weights, table: Encoding, conditions: Sequence[Condition]) -> np.ndarray:
+    """Embeddings (n_conditions, n) of conditions; NaN where a perturbation has no vector."""
+    known = [i for i, c in enumerate(conditions) if {name for name, _ in c.members} <= set(table.perturbations)]
+    arrays = encode_conditions(table, [conditions[i] for i in known])
+    result = np.full((len(conditions), network.n_embedding), np.nan, np.float32)
+    padded = ConditionArrays(*(pad_rows(array) for array in arrays))
+    result[known] = np.asarray(embed(network, weights, padded))[: len(known)]
+    return result
 
 
 def _progress_bar(n_iters: int, progress: bool) -> "tqdm[Any]":

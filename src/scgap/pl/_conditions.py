@@ -1,0 +1,129 @@
+"""A map of the conditions, as the fitted map sees them."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scgap._adata import Data
+from scgap._conditions import parse_condition, records
+from scgap._messages import not_found
+from scgap._model import TransportModel, get_model
+from scgap._support import TIERS, supports, trained_conditions
+from scgap.pl._style import CONTROL_TEXT, PALETTE, finish, get_axes
+
+MAX_LABELLED = 30  # conditions whose labels still find room
+
+
+def conditions(
+    data: Data,
+    *,
+    color: str | Mapping[str, str] = "support",
+    labels: bool | None = None,
+    key: str = "scgap",
+    mod: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Figure | np.ndarray | Axes | None:
+    """Plot the conditions of a fit by the embedding that the map has learned of them.
+
+    Conditions that the map treats alike lie together. The axes are the first two principal components of the learned
+    embeddings, which are 0 for control; the labels say how much of the variance each holds.
+
+    Parameters
+    ----------
+    data
+        AnnData, or MuData together with ``mod``, with a fitted map.
+    color
+        ``"support"`` (the tier of `scgap.tl.resolve`), a column of ``uns[key]["conditions"]`` (a perturbation,
+        a dose on a log scale, a group, ``"split"``), or a mapping from perturbations to classes, such as pathways.
+    labels
+        Whether to write the conditions' labels; default where there are at most 30.
+    key
+        Where the fitted map is in ``uns``.
+    mod
+        Modality of a MuData.
+    ax
+        Axes to draw into; default new ones.
+    show
+        Whether to show the figure; by default shown when no axes were given.
+    return_fig
+        Whether to return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``, the axes with ``show=False``, else ``None``.
+
+    Raises
+    ------
+    KeyError
+        No map under ``key``, or no such column.
+
+    Notes
+    -----
+    Conditions of perturbations that the map has no vector of are left out.
+
+    Examples
+    --------
+    >>> import scgap
+    >>> adata = scgap.datasets.simulate_screen(600, n_drugs=3, doses=[10.0, 100.0], n_groups=1)
+    >>> scgap.tl.fit_transport(adata, dose_col="dose_value", n_iters=10, progress=False)
+    >>> axes = scgap.pl.conditions(adata, color="dose_value", show=False)
+    """
+    model = get_model(data, mod, key)
+    shown = np.isfinite(model.embedding).all(axis=1)
+    values, title = _values(model, color)
+    values, names = values[shown], model.conditions["condition_label"][shown]
+    points, shares = _principal_components(model.embedding[shown])
+    (axis,) = get_axes(ax, 1, width=4.6, height=3.8)
+    if pd.api.types.is_numeric_dtype(values):
+        x, y = points.T
+        drawn = axis.scatter(x, y, c=values, cmap="viridis", norm="log" if (values > 0).all() else None, s=28)
+        axis.figure.colorbar(drawn, ax=axis, label=title)
+    else:
+        _draw_classes(axis, points, values.astype(str), title)
+    axis.plot(0, 0, "+", color=CONTROL_TEXT, ms=9)
+    axis.annotate("control", (0, 0), (4, 4), textcoords="offset points", fontsize="small", color=CONTROL_TEXT)
+    if labels if labels is not None else len(points) <= MAX_LABELLED:
+        for name, point in zip(names, points, strict=True):
+            axis.annotate(name, point, (4, -3), textcoords="offset points", fontsize="x-small", va="top")
+    axis.set(**{f"{which}label": f"embedding PC{i + 1} ({shares[i]:.0%})" for i, which in enumerate("xy")})
+    return finish(np.array([axis]), given=ax is not None, show=show, return_fig=return_fig)
+
+
+def _values(model: TransportModel, color: str | Mapping[str, str]) -> tuple[pd.Series, str]:
+    """What the colours show of each row of the table, and its name."""
+    table = model.conditions
+    parsed = [parse_condition(model.design, row) for row in records(table)]
+    if isinstance(color, Mapping):
+        classes = [sorted({color.get(name, "unknown") for name, _ in condition.members}) for condition in parsed]
+        return pd.Series([" + ".join(some) for some in classes], table.index), "class"
+    if color == "support":
+        tiers = supports(parsed, trained_conditions(model), model.encoding.perturbations)
+        return pd.Series(pd.Categorical(tiers, TIERS, ordered=True), table.index), "support"
+    if color not in table:
+        raise KeyError(not_found(color, "the table of conditions", ["support", *table.columns]))
+    return table[color], color
+
+
+def _principal_components(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (n, 2) in which control, the embedding 0, is at the origin, and the shares of variance (2,)."""
+    _, spread, directions = np.linalg.svd(embedding - embedding.mean(0), full_matrices=False)
+    directions = np.pad(directions[:2], ((0, max(0, 2 - len(directions))), (0, 0)))
+    total = max(float((spread**2).sum()), np.finfo(float).tiny)
+    shares = np.pad(spread**2 / total, (0, 2))[:2]
+    return embedding @ directions.T, shares
+
+
+def _draw_classes(axis: Axes, points: np.ndarray, values: pd.Series, title: str) -> None:
+    ordered: Sequence[str] = [tier for tier in TIERS if (values == tier).any()] or sorted(values.unique())
+    many = len(ordered) > len(PALETTE)
+    colours = plt.get_cmap("viridis")(np.linspace(0, 1, len(ordered))) if many else PALETTE
+    for value, colour in zip(ordered, colours, strict=False):
+        x, y = points[(values == value).to_numpy()].T
+        axis.scatter(x, y, color=colour, s=28, label=value)
+    axis.legend(title=title, fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -1,0 +1,147 @@
+"""Predicted dose-response curves beside what was measured."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scgap._adata import Data, get_matrix, get_modality, get_obs, to_dense
+from scgap._conditions import read_conditions
+from scgap._messages import not_found
+from scgap._model import TransportModel, get_model
+from scgap.pl._style import PALETTE, finish, get_axes
+
+
+def dose_response(
+    data: Data,
+    predicted: AnnData,
+    *,
+    features: str | Sequence[str],
+    above: float | None = None,
+    key: str = "scgap",
+    mod: str | None = None,
+    ax: Axes | Sequence[Axes] | np.ndarray | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Figure | np.ndarray | Axes | None:
+    """Plot predicted curves over the dose, and the measured means as points; a panel a feature.
+
+    Parameters
+    ----------
+    data
+        AnnData, or MuData together with ``mod``, with a fitted map and the measured cells.
+    predicted
+        What `scgap.tl.screen` gives for the doses of the curve, measured or not. Every perturbation in every group has
+        a line of its own; combinations are left out.
+    features
+        Names of features, or one.
+    above
+        Plot the fraction of cells in which the feature is above this value, such as a gate of a subpopulation, instead
+        of its mean.
+    key
+        Where the fitted map is in ``uns``.
+    mod
+        Modality of a MuData.
+    ax
+        As many axes as features; default new ones.
+    show
+        Whether to show the figure; by default shown when no axes were given.
+    return_fig
+        Whether to return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``, the axes with ``show=False``, else ``None``.
+
+    Raises
+    ------
+    KeyError
+        No map under ``key``, or no such feature.
+    ValueError
+        The fit has no doses, or ``predicted`` no single perturbations.
+
+    Notes
+    -----
+    Bars are standard errors of the measured means. The dotted line is the level of the controls of the group.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import scgap
+    >>> adata = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[10.0, 100.0], n_groups=1)
+    >>> scgap.tl.fit_transport(adata, dose_col="dose_value", n_iters=10, progress=False)
+    >>> doses = [{"perturbation": "drug_1", "dose_value": dose} for dose in np.geomspace(5, 200, 8)]
+    >>> curve = scgap.tl.screen(adata, doses, n_cells=50, progress=False)
+    >>> axes = scgap.pl.dose_response(adata, curve, features="feature_0", show=False)
+    """
+    model = get_model(data, mod, key)
+    adata, design = get_modality(data, mod), model.design
+    if not design.dose_cols:
+        raise ValueError("The map was fitted without doses, over which curves could be drawn. Fit with dose_col=.")
+    features = [features] if isinstance(features, str) else list(features)
+    for feature in features:
+        for names, where in ((adata.var_names, "adata.var_names"), (predicted.var_names, "predicted.var_names")):
+            if feature not in names:
+                raise KeyError(not_found(feature, where, list(names)))
+    measured = _summary(model, get_obs(data, mod, design.columns), _values(model, adata, features), above)
+    curves = _summary(model, get_obs(predicted, None, design.columns), to_dense(predicted[:, features].X), above)
+    lines = curves[curves["perturbation"] != ""].groupby("label")
+    if not lines.ngroups:
+        raise ValueError("predicted holds no single perturbation with a dose. Pass the result of scgap.tl.screen.")
+    axes = get_axes(ax, len(features), width=3.4, height=2.8)
+    for i, (axis, feature) in enumerate(zip(axes, features, strict=True)):
+        for j, (label, line) in enumerate(lines):
+            points = measured[measured["label"] == label]
+            control = measured[(measured["perturbation"] == "") & (measured["group"] == line["group"].iloc[0])]
+            _draw_line(axis, PALETTE[j % len(PALETTE)], line, points, control, i)
+        unit = f" ({design.dose_unit})" if design.dose_unit else ""
+        axis.set(xscale="log", xlabel=f"dose{unit}", title=feature)
+        axis.title.set_fontsize("medium")
+    axes[0].set_ylabel("mean" if above is None else f"fraction above {above:g}")
+    axes[-1].legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return finish(axes, given=ax is not None, show=show, return_fig=return_fig)
+
+
+def _draw_line(
+    axis: Axes, colour: str, line: pd.DataFrame, points: pd.DataFrame, control: pd.DataFrame, i: int
+) -> None:
+    line = line.sort_values("dose")
+    axis.plot(line["dose"], line[f"mean_{i}"], color=colour, lw=1.5, label=line["label"].iloc[0])
+    axis.errorbar(points["dose"], points[f"mean_{i}"], points[f"error_{i}"], color=colour, fmt="o", ms=4, lw=1)
+    for level in control[f"mean_{i}"]:
+        axis.axhline(level, color=colour, ls=":", lw=1, alpha=0.7)
+
+
+def _values(model: TransportModel, adata: AnnData, features: Sequence[str]) -> np.ndarray:
+    """Measured features (n_obs, n_features), of the layer that was fitted."""
+    matrix = get_matrix(adata, model.representation.layer)
+    return to_dense(matrix[:, adata.var_names.get_indexer(pd.Index(features))])
+
+
+def _summary(model: TransportModel, obs: pd.DataFrame, values: np.ndarray, above: float | None) -> pd.DataFrame:
+    """Mean and standard error of each feature for controls and single perturbations, one row a condition.
+
+    Columns: ``perturbation`` (empty for controls), ``label``, ``dose``, ``group``, ``mean_0``, ``error_0``, …
+    """
+    conditions, of_cell, _ = read_conditions(model.design, obs, need_controls=False)
+    values = values if above is None else (values > above).astype(np.float32)
+    rows = []
+    for i, condition in enumerate(conditions):
+        if len(condition.members) > 1:
+            continue
+        name, dose = condition.members[0] if condition.members else ("", None)
+        group = ", ".join(condition.group)
+        row: dict[str, object] = {
+            "perturbation": name,
+            "group": group,
+            "label": f"{name}, {group}" if group else name,
+            "dose": dose,
+        }
+        cells = values[of_cell == i]
+        for j, (mean, error) in enumerate(zip(cells.mean(0), cells.std(0) / np.sqrt(len(cells)), strict=True)):
+            row |= {f"mean_{j}": mean, f"error_{j}": error}
+        rows.append(row)
+    return pd.DataFrame(rows)
