@@ -40,7 +40,19 @@ MAY_IMPORT = {
     "pp": READERS | {"pp", "_losses"},
     "pl": READERS | {"pl", "_metrics", "_model", "_query", "_support"},
     "tl": READERS
-    | {"tl", "_baselines", "_checkpoint", "_experiment", "_losses", "_map", "_metrics", "_model", "_moving", "_query"}
+    | {
+        "tl",
+        "_arrays",
+        "_baselines",
+        "_checkpoint",
+        "_experiment",
+        "_losses",
+        "_map",
+        "_metrics",
+        "_model",
+        "_moving",
+        "_query",
+    }
     | {"_support", "_train", "_units"},
     "__init__": {"_model", "datasets", "pl", "pp", "tl"},
 }

@@ -87,10 +87,13 @@ def dose_response(
             if feature not in names:
                 raise KeyError(not_found(feature, where, list(names)))
     measured = _summary(model, get_obs(data, mod, design.columns), _values(model, adata, features), above)
-    curves = _summary(model, get_obs(predicted, None, design.columns), to_dense(predicted[:, features].X), above)
-    lines = curves[curves["perturbation"] != ""].groupby("label")
-    if not lines.ngroups:
+    obs = get_obs(predicted, None, design.columns)
+    doses = obs[list(design.dose_cols)].astype(object).apply(pd.to_numeric, errors="coerce")
+    single = doses.notna().all(axis=1).to_numpy()  # the doses of a combination are no number
+    curves = _summary(model, obs[single], to_dense(predicted[single, features].X), above)
+    if not (curves["perturbation"] != "").any():
         raise ValueError("predicted holds no single perturbation with a dose. Pass the result of scgap.tl.screen.")
+    lines = curves[curves["perturbation"] != ""].groupby("label")
     axes = get_axes(ax, len(features), width=3.4, height=2.8)
     for i, (axis, feature) in enumerate(zip(axes, features, strict=True)):
         for j, (label, line) in enumerate(lines):
@@ -132,7 +135,7 @@ def _summary(model: TransportModel, obs: pd.DataFrame, values: np.ndarray, above
     for i, condition in enumerate(conditions):
         if len(condition.members) > 1:
             continue
-        name, dose = condition.members[0] if condition.members else ("", None)
+        name, dose = condition.members[0] if condition.members else ("", np.nan)
         group = ", ".join(condition.group)
         row: dict[str, object] = {
             "perturbation": name,
@@ -144,4 +147,4 @@ def _summary(model: TransportModel, obs: pd.DataFrame, values: np.ndarray, above
         for j, (mean, error) in enumerate(zip(cells.mean(0), cells.std(0) / np.sqrt(len(cells)), strict=True)):
             row |= {f"mean_{j}": mean, f"error_{j}": error}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else ["perturbation"])

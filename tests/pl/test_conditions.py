@@ -1,0 +1,86 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import LogNorm, to_hex
+
+import scgap
+from scgap.pl._style import PALETTE
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+def legend(axis):
+    """Classes and their colours."""
+    drawn = axis.get_legend()
+    return {
+        text.get_text(): to_hex(c.get_facecolor()[0])
+        for text, c in zip(drawn.get_texts(), axis.collections, strict=True)
+    }
+
+
+def test_every_condition_is_a_point_and_control_the_origin(fitted):
+    axis = scgap.pl.conditions(fitted, show=False)
+    table = fitted.uns["scgap"]["conditions"]
+    points = np.concatenate([np.asarray(c.get_offsets()) for c in axis.collections])
+    assert points.shape == (len(table), 2)
+    embedding = fitted.uns["scgap"]["embedding"]
+    _, _, directions = np.linalg.svd(embedding - embedding.mean(0), full_matrices=False)
+    # The sign of a component is free.
+    np.testing.assert_allclose(np.abs(points), np.abs(embedding @ directions[:2].T), atol=1e-4)
+    assert [line.get_xydata().tolist() for line in axis.lines] == [[[0.0, 0.0]]]
+    labels = {text.get_text() for text in axis.texts}
+    assert labels == {"control", *table["condition_label"]}
+    assert legend(axis) == {"seen": PALETTE[0].lower()}
+
+
+def test_tiers_columns_doses_and_classes_are_colours(screen, settings):
+    scgap.pp.split(
+        screen,
+        holdout={"perturbation": ["drug_2"], "dose_value": [100.0]},
+        dose_col="dose_value",
+        group_col="cell_line",
+    )
+    scgap.tl.fit_transport(screen, **settings)
+    assert list(legend(scgap.pl.conditions(screen, show=False))) == ["seen", "extrapolated"]
+    assert list(legend(scgap.pl.conditions(screen, color="cell_line", show=False))) == ["line_1", "line_2"]
+    classes = legend(
+        scgap.pl.conditions(screen, color={"drug_1": "kinase", "drug_2": "HDAC"}, labels=False, show=False)
+    )
+    assert list(classes) == ["HDAC", "kinase", "unknown"]
+    axis = scgap.pl.conditions(screen, color="dose_value", labels=False, show=False)
+    (points,) = axis.collections
+    np.testing.assert_array_equal(points.get_array(), screen.uns["scgap"]["conditions"]["dose_value"])
+    assert isinstance(points.norm, LogNorm)
+    assert [text.get_text() for text in axis.texts] == ["control"]
+
+
+def test_many_classes_have_colours_of_a_map(fitted):
+    classes = {f"drug_{i}": f"class {i}" for i in range(1, 4)}
+    assert len(legend(scgap.pl.conditions(fitted, color=classes, show=False))) == 3
+    labels = legend(scgap.pl.conditions(fitted, color="condition_label", show=False))
+    assert len(set(labels.values())) == len(fitted.uns["scgap"]["conditions"]) > len(PALETTE)
+
+
+def test_conditions_without_a_vector_are_left_out(screen, settings):
+    scgap.pp.split(screen, holdout={"perturbation": ["drug_2"]}, dose_col="dose_value", group_col="cell_line")
+    scgap.tl.fit_transport(screen, **settings)
+    table, embedding = screen.uns["scgap"]["conditions"], screen.uns["scgap"]["embedding"]
+    np.testing.assert_array_equal(np.isnan(embedding).all(1), table["perturbation"] == "drug_2")
+    axis = scgap.pl.conditions(screen, show=False)
+    assert sum(len(c.get_offsets()) for c in axis.collections) == (table["perturbation"] != "drug_2").sum()
+
+
+def test_one_condition_is_drawn():
+    adata = scgap.datasets.simulate_screen(300, n_drugs=1, doses=[100.0], n_groups=1, n_features=5)
+    scgap.tl.fit_transport(adata, n_iters=1, hidden=(4,), progress=False)
+    axis = scgap.pl.conditions(adata, show=False)
+    assert axis.get_xlabel() == "embedding PC1 (0%)"
+
+
+def test_unknown_colours_are_refused(fitted, refused):
+    with refused(fitted, KeyError, "'dose' is not in the table of conditions", "'dose_value'"):
+        scgap.pl.conditions(fitted, color="dose", show=False)
