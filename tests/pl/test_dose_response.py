@@ -43,7 +43,7 @@ def test_lines_are_predicted_and_points_measured(fitted, curve, above):
             expected = [
                 mean_of(fitted, feature, above, perturbation="drug_1", dose_value=dose, cell_line=group) for dose in x
             ]
-            np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(np.asarray(y, float), expected, rtol=1e-4, atol=1e-5)
     assert axes[0].get_ylabel() == ("mean" if above is None else "fraction above 0.5")
 
 
