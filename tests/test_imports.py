@@ -29,13 +29,13 @@ MAY_IMPORT = {
     "_encoding": {"_arrays", "_conditions", "_messages"},
     "_representation": {"_adata", "_messages"},
     "_splits": {"_messages"},
+    "_support": {"_conditions", "_encoding"},
     "_experiment": {"_arrays", "_conditions", "_encoding", "_messages", "_populations", "_splits"},
     "_model": READERS | {"_map"},
     "_names": {"_messages"},
     "_units": {"_messages"},
     "_query": READERS | {"_model", "_names", "_units"},
     "_moving": READERS | {"_arrays", "_map", "_model"},
-    "_support": {"_conditions", "_model"},
     "datasets": {"datasets", "_messages"},
     "pp": READERS | {"pp", "_losses"},
     "pl": READERS | {"pl", "_metrics", "_model", "_query", "_support"},
@@ -156,6 +156,10 @@ def test_import_is_light():
     loaded = loaded_after("import scgap; scgap.tl, scgap.pp, scgap.pl, scgap.datasets")
     assert "scgap" in loaded
     assert not loaded & {"anndata", "flax", "jax", "matplotlib", "ott", "pandas", "pertpy", "scanpy"}
+
+
+def test_support_needs_no_arrays_on_the_device():
+    assert not loaded_after("import scgap._support") & {"flax", "jax", "optax", "ott"}
 
 
 @pytest.mark.parametrize("name", ["pl.history", "pl.moments", "pp.split"])

@@ -1,87 +1,126 @@
-"""How far a condition is from those that were trained on, and which measured ones are nearest."""
+"""Support: how far a queried condition lies from those a map was trained on."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from math import log10
+from typing import NamedTuple
 
-from scgap._conditions import Condition, parse_condition, records
-from scgap._model import TransportModel
+from scgap._conditions import Condition
+from scgap._encoding import Encoding
 
-# From the easiest to the hardest; the hardest that applies is a condition's tier.
+# From easy to hard; of several that apply, the hardest is the tier. Not "seen" says which part training never saw.
 TIERS = (
+    "control",
     "seen",
-    "interpolated",
-    "unseen combination",
-    "extrapolated",
-    "unseen perturbation",
+    "unseen combination",  # every perturbation at its dose and time, and the group, but not together
+    "interpolated dose",
+    "interpolated time",
+    "extrapolated dose",
+    "extrapolated time",
+    "unseen perturbation",  # with a vector
     "unseen group",
-    "unresolvable",
+    "unresolvable",  # no vector for a perturbation, or a dose, time or group that is left open
 )
-SEEN, INTERPOLATED, COMBINATION, EXTRAPOLATED, PERTURBATION, GROUP, UNRESOLVABLE = TIERS
 
 
-def trained_conditions(model: TransportModel) -> set[Condition]:
-    """The conditions that had training cells, in whatever object."""
-    table = model.conditions[model.conditions["split"].astype(str) == "train"]
-    return {parse_condition(model.design, row) for row in records(table)}
+class _Trained(NamedTuple):
+    """What training saw."""
+
+    conditions: frozenset[Condition]
+    groups: frozenset[tuple[str, ...]]
+    doses: Mapping[str, frozenset[float | None]]
+    """Perturbation -> its doses, in whatever combination, group and at whatever time."""
+    times: Mapping[str, frozenset[float | None]]
+    """The same of its times."""
 
 
-def supports(conditions: Sequence[Condition], trained: set[Condition], with_vector: Iterable[str]) -> list[str]:
-    """The tier of each condition; ``with_vector`` are the perturbations that the map can be asked about.
+def support_tiers(trained: Sequence[Condition], encoding: Encoding, queries: Iterable[Condition]) -> list[str]:
+    """The tier of each query, one of TIERS; ``trained`` are the conditions with training cells, one or more.
 
-    A dose is compared with those at which its perturbation was trained, in any combination and group, and a time with
-    all trained times. A perturbation that was trained in other groups alone is an unseen combination, of perturbation
-    and context.
+    Doses and times are compared with those of the same perturbation as a member of any trained condition: between two
+    of them is interpolated, beyond them extrapolated. A dose that was trained in another group or combination alone is
+    no unseen dose: what the query asks for is another combination of parts that were seen.
     """
-    known = set(with_vector)
-    doses: dict[str, set[float]] = {}
-    for condition in trained:
+    seen = _summary(trained)
+    known = frozenset(encoding.perturbations)
+    return [_tier(seen, known, _in_order(query)) for query in queries]
+
+
+def nearest_conditions(conditions: Iterable[Condition], query: Condition, n: int) -> list[Condition]:
+    """The n perturbed conditions nearest to a query, nearest first; of equally near ones, the earlier first.
+
+    What counts first is the number of perturbations that one of the two has and the other has not; among equals, the
+    distance of doses of shared perturbations, in powers of ten; then of times, as log10(1 + time); then in how many
+    columns the groups differ.
+    """
+    perturbed = [condition for condition in conditions if not condition.is_control]
+    return sorted(perturbed, key=lambda condition: _distance(condition, query))[:n]
+
+
+def _tier(seen: _Trained, known: frozenset[str], query: Condition) -> str:
+    names = [name for name, _ in query.members]
+    if query.is_control:
+        return "control"
+    if query in seen.conditions:
+        return "seen"
+    if not known.issuperset(names) or _leaves_open(seen, query):
+        return "unresolvable"
+    if query.group not in seen.groups:
+        return "unseen group"
+    if not seen.doses.keys() >= set(names):
+        return "unseen perturbation"
+    doses = [_position(dose, seen.doses[name]) for name, dose in query.members]
+    times = [_position(query.time, seen.times[name]) for name in names]
+    for position in ("extrapolated", "interpolated"):
+        for what, positions in (("time", times), ("dose", doses)):
+            if position in positions:
+                return f"{position} {what}"
+    return "unseen combination"
+
+
+def _leaves_open(seen: _Trained, query: Condition) -> bool:
+    """Whether a dose, a time or a group is given where training had none, or the other way round."""
+    example = next(iter(seen.conditions))
+    dose = example.members[0][1]
+    return (
+        any((other is None) != (dose is None) for _, other in query.members)
+        or (query.time is None) != (example.time is None)
+        or len(query.group) != len(example.group)
+    )
+
+
+def _position(value: float | None, trained: frozenset[float | None]) -> str:
+    numbers = [number for number in trained if number is not None]
+    if value is None or value in trained:
+        return "trained"
+    return "interpolated" if min(numbers) < value < max(numbers) else "extrapolated"
+
+
+def _summary(trained: Sequence[Condition]) -> _Trained:
+    perturbed = [_in_order(condition) for condition in trained if not condition.is_control]
+    doses, times = defaultdict(set), defaultdict(set)
+    for condition in perturbed:
         for name, dose in condition.members:
-            doses.setdefault(name, set()).update(() if dose is None else (dose,))
-    times = {condition.time for condition in trained if condition.time is not None}
-    groups = {condition.group for condition in trained}
-    values = [set(column) for column in zip(*groups, strict=True)]
-    sets = {(tuple(name for name, _ in condition.members), condition.group) for condition in trained}
-
-    def tiers(condition: Condition) -> Iterable[str]:
-        yield SEEN
-        names = tuple(name for name, _ in condition.members)
-        if any(value not in seen for value, seen in zip(condition.group, values, strict=False)):
-            yield GROUP
-        if condition in trained or condition.is_control:
-            return
-        if not known.issuperset(names):
-            yield UNRESOLVABLE
-        if not doses.keys() >= set(names):
-            yield PERTURBATION
-        if (names, condition.group) not in sets:
-            yield COMBINATION
-        for name, dose in condition.members:
-            yield _between(dose, doses.get(name, set()))
-        yield _between(condition.time, times)
-
-    return [max(tiers(condition), key=TIERS.index) for condition in conditions]
+            doses[name].add(dose)
+            times[name].add(condition.time)
+    return _Trained(
+        frozenset(perturbed),
+        frozenset(condition.group for condition in perturbed),
+        {name: frozenset(values) for name, values in doses.items()},
+        {name: frozenset(values) for name, values in times.items()},
+    )
 
 
-def nearest_conditions(measured: Sequence[Condition], condition: Condition, n: int) -> list[Condition]:
-    """The n nearest measured conditions: by perturbations in common, then group, then factors of dose and time."""
-
-    def distance(other: Condition) -> tuple[float, float, float]:
-        ours, theirs = dict(condition.members), dict(other.members)
-        steps = [_steps(ours[name], theirs[name]) for name in ours.keys() & theirs.keys()]
-        groups = sum(a != b for a, b in zip(condition.group, other.group, strict=False))
-        return len(ours.keys() ^ theirs.keys()), groups, sum(steps) + _steps(condition.time, other.time)
-
-    return sorted(measured, key=distance)[:n]
+def _in_order(condition: Condition) -> Condition:
+    """Members by name, so that equal sets are equal."""
+    return condition._replace(members=tuple(sorted(condition.members, key=lambda member: member[0])))
 
 
-def _between(value: float | None, trained: set[float]) -> str:
-    if value is None or value in trained or not trained:
-        return SEEN
-    return INTERPOLATED if min(trained) < value < max(trained) else EXTRAPOLATED
-
-
-def _steps(one: float | None, other: float | None) -> float:
-    """Powers of ten between two doses or times."""
-    if one is None or other is None or one == other:
-        return 0.0
-    return abs(math.log10(one / other)) if one and other else math.inf
+def _distance(one: Condition, other: Condition) -> tuple[float, ...]:
+    """Distances in perturbations, doses, times and groups, compared in this order."""
+    doses, wanted = dict(one.members), dict(other.members)
+    pairs = [(doses[name], wanted[name]) for name in sorted(doses.keys() & wanted.keys())]
+    dose = sum(abs(log10(a) - log10(b)) for a, b in pairs if a is not None and b is not None)
+    time = abs(log10(1 + (one.time or 0.0)) - log10(1 + (other.time or 0.0)))
+    groups = sum(a != b for a, b in zip(one.group, other.group, strict=True))
+    return len(doses.keys() ^ wanted.keys()), dose, time, groups

@@ -13,26 +13,27 @@ UNITS = {
     **{"s": ("time", 1.0), "min": ("time", 60.0), "h": ("time", 3_600.0), "d": ("time", 86_400.0)},
 }
 SPELLINGS = {"hour": "h", "hours": "h", "hr": "h", "hrs": "h", "day": "d", "days": "d", "minutes": "min", "mins": "min"}
+# Case is mended, but for "m", which may be molar as well as minutes.
+SPELLINGS |= {unit.casefold(): unit for unit in UNITS if unit != "M"}
 QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\W\d_][^\d]*)?\s*")
 
 
 def unit_text(unit: str) -> str:
     """A unit in the spelling of UNITS where it is one of them: either sign of micro is u, and case is mended."""
-    text = unit.strip().replace("µ", "u").replace("μ", "u")
-    text = SPELLINGS.get(text.casefold(), text)
-    return text if text in UNITS else {known.casefold(): known for known in UNITS}.get(text.casefold(), text)
+    text = unit.strip().replace("µ", "u").replace("μ", "u")  # the micro sign, and the Greek letter
+    return text if text in UNITS else SPELLINGS.get(text.casefold(), text)
 
 
-def is_quantity(text: str) -> bool:
-    """Whether a string is a number with a known unit, or without one."""
+def unit_of(text: str, *others: str | None) -> str | None:
+    """The unit of a quantity, of UNITS or one of the ``others``: "" if it has none, None if the text is no quantity."""
     found = QUANTITY.fullmatch(text)
-    return found is not None and (found[2] is None or unit_text(found[2]) in UNITS)
+    unit = unit_text(found[2] or "") if found else None
+    return unit if unit in {"", *UNITS, *others} else None
 
 
-def measures_time(text: str) -> bool:
-    """Whether a quantity has a unit of time."""
-    found = QUANTITY.fullmatch(text)
-    return found is not None and found[2] is not None and UNITS.get(unit_text(found[2]), ("",))[0] == "time"
+def measures_time(unit: str) -> bool:
+    """Whether a unit is one of time."""
+    return UNITS.get(unit, ("",))[0] == "time"
 
 
 def in_unit(value: Any, unit: str | None, column: str) -> Any:
@@ -40,16 +41,14 @@ def in_unit(value: Any, unit: str | None, column: str) -> Any:
     found = QUANTITY.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return value
-    if found[2] is None:
+    given = unit_text(found[2] or "")
+    if given in ("", unit):
         return float(found[1])
-    given = unit_text(found[2])
     if unit is None:
         raise ValueError(
             f"{value!r} has a unit, and the fit does not know that of {column!r}. Give the number alone, or fit with "
-            f"the unit of the column."
+            "the unit of the column, as dose_unit or time_unit."
         )
-    if given == unit:
-        return float(found[1])
     (kind, factor), (fitted_kind, fitted_factor) = (UNITS.get(name, (name, 1.0)) for name in (given, unit))
     if kind != fitted_kind:
         same = [name for name, (of, _) in UNITS.items() if of == fitted_kind] or [unit]

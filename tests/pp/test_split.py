@@ -167,7 +167,7 @@ def test_labels_of_a_mudata(screen):
             ValueError,
             ("Nothing is left to train on", "Name fewer"),
         ),
-        ({"holdout": "perturbation"}, TypeError, ("holdout='perturbation'", "Pass a mapping")),
+        ({"holdout": ["drug_1"]}, TypeError, ("holdout=['drug_1']", "Pass a mapping", "the name of a strategy")),
         ({"key_added": "a/b"}, ValueError, ("'a/b' cannot be a key",)),
         ({"mod": "rna"}, ValueError, ("mod='rna'", "Leave mod out")),
     ],

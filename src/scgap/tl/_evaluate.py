@@ -14,9 +14,9 @@ from scgap._messages import listed, not_found
 from scgap._metrics import METRICS
 from scgap._model import TransportModel, get_model, indexed
 from scgap._moving import move_cells
+from scgap._query import trained_conditions
 from scgap._representation import clip, decode, encode, feature_order, read_matrix
 from scgap._splits import SPLITS
-from scgap._support import trained_conditions
 
 MIN_CELLS = 10  # observed cells, below which no metric means anything
 BASELINES = ("identity", "mean_shift")

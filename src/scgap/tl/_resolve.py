@@ -8,8 +8,8 @@ from scgap._adata import Data, get_modality, get_obs
 from scgap._conditions import condition_label, parse_condition
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
-from scgap._query import Query, count_cells, meanings, measured_conditions, open_columns, read_query
-from scgap._support import TIERS, nearest_conditions, supports, trained_conditions
+from scgap._query import Query, count_cells, meanings, measured_conditions, open_columns, read_query, trained_conditions
+from scgap._support import TIERS, nearest_conditions, support_tiers
 
 N_NEAREST = 3  # measured neighbours that are named
 
@@ -71,7 +71,7 @@ def resolve(
     measured = dict(zip(measured_conditions(model), model.conditions["condition_label"], strict=True))
     table = pd.DataFrame(full, columns=model.design.columns)
     table.insert(0, "condition_label", [condition_label(condition) for condition in conditions])
-    support = supports(conditions, trained_conditions(model), model.encoding.perturbations)
+    support = support_tiers(trained_conditions(model), model.encoding, conditions)
     return table.assign(
         missing=", ".join(open_columns(model.design, asked)),
         support=pd.Categorical(support, TIERS, ordered=True),

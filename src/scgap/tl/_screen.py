@@ -13,9 +13,9 @@ from scgap._conditions import condition_label, parse_condition
 from scgap._encoding import encode_conditions
 from scgap._model import TransportModel, get_model
 from scgap._moving import move_cells, select_source
-from scgap._query import Query, contexts, read_query
+from scgap._query import Query, contexts, read_query, trained_conditions
 from scgap._representation import decode, encode, feature_order, read_matrix
-from scgap._support import TIERS, supports, trained_conditions
+from scgap._support import TIERS, support_tiers
 from scgap.tl._arguments import whole_number
 
 
@@ -163,7 +163,7 @@ def _collect(
     """Predictions with their conditions, as an AnnData."""
     design = model.design
     conditions = [parse_condition(design, full) for full, _ in blocks]
-    support = supports(conditions, trained_conditions(model), model.encoding.perturbations)
+    support = support_tiers(trained_conditions(model), model.encoding, conditions)
     sizes = [len(rows) for _, rows in blocks]
     table = pd.DataFrame([full for full, _ in blocks], columns=design.columns).map(_text)
     table.insert(0, "condition_label", [condition_label(condition) for condition in conditions])
