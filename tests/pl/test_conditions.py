@@ -45,7 +45,7 @@ def test_tiers_columns_doses_and_classes_are_colours(screen, settings):
         group_col="cell_line",
     )
     scgap.tl.fit_transport(screen, **settings)
-    assert list(legend(scgap.pl.conditions(screen, show=False))) == ["seen", "extrapolated"]
+    assert list(legend(scgap.pl.conditions(screen, show=False))) == ["seen", "extrapolated dose"]
     assert list(legend(scgap.pl.conditions(screen, color="cell_line", show=False))) == ["line_1", "line_2"]
     classes = legend(
         scgap.pl.conditions(screen, color={"drug_1": "kinase", "drug_2": "HDAC"}, labels=False, show=False)

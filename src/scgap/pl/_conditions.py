@@ -12,7 +12,8 @@ from scgap._adata import Data
 from scgap._conditions import parse_condition, records
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
-from scgap._support import TIERS, supports, trained_conditions
+from scgap._query import trained_conditions
+from scgap._support import TIERS, support_tiers
 from scgap.pl._style import CONTROL_TEXT, PALETTE, finish, get_axes
 
 MAX_LABELLED = 30  # conditions whose labels still find room
@@ -103,7 +104,7 @@ def _values(model: TransportModel, color: str | Mapping[str, str]) -> tuple[pd.S
         classes = [sorted({color.get(name, "unknown") for name, _ in condition.members}) for condition in parsed]
         return pd.Series([" + ".join(some) for some in classes], table.index), "class"
     if color == "support":
-        tiers = supports(parsed, trained_conditions(model), model.encoding.perturbations)
+        tiers = support_tiers(trained_conditions(model), model.encoding, parsed)
         return pd.Series(pd.Categorical(tiers, TIERS, ordered=True), table.index), "support"
     if color not in table:
         raise KeyError(not_found(color, "the table of conditions", ["support", *table.columns]))
