@@ -1,6 +1,8 @@
 """The one reader of user objects: matrices, labels and rows of AnnData and MuData."""
 
 from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -9,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scgap._messages import listed, not_found
+from scgap._messages import kind_of, listed, not_found
 
 # Not `type` statements, which the rendered signatures would show by name alone.
 Data: TypeAlias = AnnData | MuData  # noqa: UP040
@@ -27,7 +29,7 @@ def get_modality(data: Data, mod: str | None) -> AnnData:
             raise KeyError(not_found(mod, "mdata.mod", list(data.mod)))
         return data.mod[mod]
     if not isinstance(data, AnnData):
-        raise TypeError(f"data is a {type(data).__name__}. Pass an AnnData, or a MuData together with mod=.")
+        raise TypeError(f"data is {kind_of(data)}. Pass an AnnData, or a MuData together with mod=.")
     if mod is not None:
         raise ValueError(f"mod={mod!r} was given with an AnnData. Leave mod out, or pass the MuData that holds it.")
     return data
@@ -51,12 +53,26 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
 def check_key(name: str) -> str:
     """Refuse names that no AnnData writer takes."""
     if not isinstance(name, str) or not name or "/" in name:
-        raise ValueError(f"{name!r} cannot be a key: files have no room for it. Pass a name without '/' as key_added.")
+        raise ValueError(
+            f"{name!r} cannot be a key: AnnData's files hold only non-empty names, in which '/' would start a folder. "
+            "Pass a name without '/' as key_added."
+        )
     return name
 
 
-def get_obs(data: Data, mod: str | None, columns: Sequence[str | None]) -> pd.DataFrame:
-    """The named obs columns, None left out, one row a cell; looked up in the modality first, then in the MuData."""
+def check_folder(path: str | PathLike[str]) -> Path:
+    """Refuse files in folders that do not exist."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"{str(path)!r} is in a folder, {str(path.parent)!r}, that does not exist. Make it first.")
+    return path
+
+
+def get_obs(data: Data, mod: str | None, columns: Sequence[str | None], *, hint: str = "") -> pd.DataFrame:
+    """The named obs columns, None left out, one row a cell; looked up in the modality first, then in the MuData.
+
+    ``hint`` ends the message about one that is missing.
+    """
     adata = get_modality(data, mod)
     found: dict[str, pd.Series] = {}
     for column in filter(None, columns):
@@ -66,7 +82,7 @@ def get_obs(data: Data, mod: str | None, columns: Sequence[str | None]) -> pd.Da
             found[column] = data.obs[column].reindex(adata.obs_names)
         else:
             everywhere = [*adata.obs.columns, *(data.obs.columns if isinstance(data, MuData) else [])]
-            raise KeyError(not_found(column, "adata.obs", everywhere))
+            raise KeyError(not_found(column, "adata.obs", everywhere) + hint)
     return pd.DataFrame(found, index=adata.obs_names)
 
 
@@ -148,7 +164,7 @@ def select_cells(adata: AnnData, cells: Any) -> np.ndarray:
     if chosen.dtype.kind in "iuf" and chosen.size:
         raise TypeError(f"source holds numbers, {listed(chosen.ravel())}. Pass a boolean mask or obs names.")
     if chosen.ndim != 1:
-        raise TypeError(f"source is a {type(cells).__name__}. Pass a list of obs names or a boolean mask of all cells.")
+        raise TypeError(f"source is {kind_of(cells)}. Pass a list of obs names or a boolean mask of all cells.")
     if chosen.dtype == bool or (chosen.dtype == object and all(isinstance(cell, bool) for cell in chosen)):
         if chosen.shape != (adata.n_obs,):
             raise ValueError(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from scgap._arrays import ConditionArrays
 from scgap._conditions import Condition, Design
-from scgap._messages import listed, not_found
+from scgap._messages import kind_of, listed, not_found
 
 MIN_MEMBERS = 4  # sets are padded to multiples of this, so that their size compiles nothing anew
 N_LEARNED = 32  # length of a perturbation's learned vector where there is no encoding
@@ -127,9 +127,7 @@ def _context(encoding: Encoding, condition: Condition) -> list[float]:
 
 def _check_table(table: pd.DataFrame, names: list[str]) -> None:
     if not isinstance(table, pd.DataFrame):
-        raise TypeError(
-            f"encoding is a {type(table).__name__}. Pass a DataFrame: one row a perturbation, its name as index."
-        )
+        raise TypeError(f"encoding is {kind_of(table)}. Pass a DataFrame: one row a perturbation, its name as index.")
     index = [str(name) for name in table.index]
     if missing := [name for name in names if name not in set(index)]:
         raise ValueError(
