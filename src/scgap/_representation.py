@@ -70,7 +70,7 @@ def make_representation(
     components = np.asarray(adata.varm[components_key], np.float32)
     matrix = _finite_matrix(adata, layer)
     _warn_of_counts(matrix, layer)
-    offset = _pca_offset(matrix, components, points, use_rep)
+    offset = _pca_offset(matrix, components, points, use_rep, seen)
     representation = Representation("pca", layer, use_rep, components, offset, _nonnegative(matrix, seen))
     return representation, encode(representation, matrix)
 
@@ -130,7 +130,9 @@ def representation_from_dict(stored: Mapping[str, Any]) -> Representation:
     )
 
 
-def _pca_offset(matrix: Matrix, components: np.ndarray, points: np.ndarray, use_rep: str) -> np.ndarray:
+def _pca_offset(
+    matrix: Matrix, components: np.ndarray, points: np.ndarray, use_rep: str, seen: np.ndarray
+) -> np.ndarray:
     """The projected mean of the PCA, which scanpy does not keep: what separates coordinates from projections.
 
     It is the same for every cell, also in a subset of those the PCA was made of; if it is not, the coordinates belong
@@ -142,7 +144,7 @@ def _pca_offset(matrix: Matrix, components: np.ndarray, points: np.ndarray, use_
             "They belong to different runs: call sc.pp.pca again."
         )
     gaps = np.asarray(matrix @ components, np.float32) - points
-    offset = gaps.mean(0)
+    offset = gaps.mean(0, where=seen[:, None])  # rounding, too, must not depend on test cells
     if np.abs(gaps - offset).max() > CONSISTENT * points.std():
         raise ValueError(
             f"adata.obsm[{use_rep!r}] is not the projection of the features on its components, so predictions could "

@@ -26,7 +26,8 @@ from scgap._map import ConditionalMap, Weights, transport
 from scgap._populations import ConditionArrays, Populations, sample_cells, sample_independent, spread_cells
 
 N_REPORTS = 40  # a report costs one look at the validation cells and one host sync
-PATIENCE = 12  # reports without a better validation score before training stops
+PATIENCE = 12  # reports, and
+PATIENT_ITERS = 500  # updates, without a better validation score before training stops: ten times what is averaged
 MAX_VALIDATED = 64  # conditions looked at in a report, evenly spread over all
 N_VALIDATED = 256  # cells of each of them
 BASE_BATCH = 512  # cells for which the learning rate is given
@@ -296,7 +297,8 @@ def _reports_since_best(history: list[Report]) -> int:
 
 
 def _is_stale(history: list[Report]) -> bool:
-    return bool(history) and _reports_since_best(history) >= PATIENCE
+    since = _reports_since_best(history) if history else 0
+    return since >= PATIENCE and history[-1].iteration - history[-1 - since].iteration >= PATIENT_ITERS
 
 
 def _trainable(weights: Weights, setup: Setup) -> Weights:
