@@ -49,9 +49,7 @@ def weights(fresh):
 @pytest.fixture(scope="module", params=[NETWORK, ATTENTION], ids=["mean", "attention"])
 def pooled(request):
     """A network of each pooling, with weights far from the identity."""
-    return request.param, randomised(
-        _map.init_weights(request.param, jax.random.key(0), ENCODING, make_condition([0]), CELLS)
-    )
+    return request.param, randomised(_map.init_weights(request.param, 0, ENCODING, make_condition([0]), CELLS))
 
 
 # What a set of perturbations can be: distinct members with doses.
@@ -98,7 +96,7 @@ def test_order_of_members_changes_nothing(pooled, data, members):
     shuffled = data.draw(st.permutations(members))
     one, other = (make_condition(*zip(*order, strict=True)) for order in (members, shuffled))
     expected = transport(*pooled, CELLS, one)
-    np.testing.assert_allclose(transport(*pooled, CELLS, other), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(transport(*pooled, CELLS, other), expected, rtol=1e-5, atol=1e-4)
 
 
 def present(condition, presence):
