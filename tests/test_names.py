@@ -24,7 +24,7 @@ KNOWN = ["drug_1", "drug_11", "Trametinib (GSK1120212)", "CD4+", "CD4-", "(+)-JQ
         ("(+) jq1", ["(+)-JQ1"]),
         ("(-) jq1", ["(-)-JQ1"]),
         ("JQ1", []),
-        ("Β estradiol", ["β-estradiol"]),
+        ("\N{GREEK CAPITAL LETTER BETA} estradiol", ["β-estradiol"]),
         ("1 2 x", ["1,2-X"]),
         ("12-x", []),
         ("drgu_1", []),

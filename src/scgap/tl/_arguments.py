@@ -61,8 +61,10 @@ def resolve_unit(data: Data, mod: str | None, argument: str, unit: str | None, o
     if not of:
         raise ValueError(f"{argument}={unit!r} is the unit of nothing. Pass {argument[:4]}_col too, or leave it out.")
     columns = {*get_modality(data, mod).obs, *data.obs}
+    if unit_text(unit) in UNITS:  # whatever a column is called, such as hours
+        return unit_text(unit)
     if unit not in columns:
-        if unit_text(unit) not in UNITS and nearest(unit, columns):
+        if nearest(unit, columns):
             raise KeyError(not_found(unit, "adata.obs", sorted(columns)) + " Or pass a unit such as 'nM'.")
         return unit_text(unit)
     found = sorted({unit_text(str(one)) for one in get_obs(data, mod, [unit])[unit].dropna()} - {"", "nan", "None"})

@@ -134,7 +134,7 @@ def predict(
     adata = get_modality(result, mod)
     for one, (meant, which) in predictions.items():
         if f"{one}_transported" in adata.obs and f"{one}_condition" in adata.obs:  # of an earlier mixture
-            adata.obs = adata.obs.drop(columns=f"{one}_condition")
+            adata.obs = get_obs(adata, None, [str(column) for column in adata.obs if column != f"{one}_condition"])
         _write(adata, model, one, moved.pop(one), cells)
         if is_mixture:
             labels = pd.Index([label_of(model.design, full) for full in queries])
