@@ -3,6 +3,11 @@ import pandas as pd
 import pytest
 
 import scgap
+from scgap._conditions import Condition
+from scgap._meanings import measured_cells
+from scgap._model import get_model
+from scgap._support import nearest_conditions
+from scgap.tl import _resolve
 
 # A fit of no steps knows all names, doses and groups.
 FIT = {"n_iters": 0, "hidden": (4,), "progress": False, "split_col": "split"}
@@ -253,6 +258,19 @@ def test_a_drug_held_out_is_resolved_by_its_descriptors(drugs):
     assert set(table.loc[table["perturbation"] == "drug_2", "support"]) == {"unresolvable"}
     with pytest.raises(KeyError, match="An unseen perturbation needs descriptors"):
         scgap.tl.resolve(adata, "drug_2")
+
+
+def test_the_nearest_are_those_among_all(drugs, pairs):
+    for adata in (drugs, pairs):
+        model = get_model(adata, None, "scgap")
+        measured = list(measured_cells(model))
+        asked = [
+            *measured,
+            Condition((), ("line_1",)),
+            Condition((("drug_1", 5.0), ("drug_2", 7.0)), ("line_2",), 30.0),
+        ]
+        expected = [nearest_conditions(measured, condition, 3) for condition in asked]
+        assert list(_resolve._nearest(measured, asked)) == expected
 
 
 def test_the_nearest_measured_conditions(drugs):

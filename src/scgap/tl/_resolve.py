@@ -1,7 +1,7 @@
 """Show what a query can mean."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -83,11 +83,25 @@ def resolve(
         missing=", ".join(open_columns(model.design, asked)),
         support=pd.Categorical(support, TIERS, ordered=True),
         n_cells=[measured.get(condition, 0) for condition in conditions],
-        nearest=[
-            "; ".join(label_of[near] for near in nearest_conditions(label_of, condition, N_NEAREST))
-            for condition in conditions
-        ],
+        nearest=["; ".join(label_of[near] for near in one) for one in _nearest(list(label_of), conditions)],
     )
+
+
+def _nearest(measured: Sequence[Condition], conditions: Sequence[Condition]) -> Iterator[list[Condition]]:
+    """The nearest measured conditions of each, looked for among the nearest sets of perturbations alone."""
+    sets: dict[frozenset[str], list[int]] = {}
+    for i, condition in enumerate(measured):
+        sets.setdefault(frozenset(name for name, _ in condition.members), []).append(i)
+    for condition in conditions:
+        names = {name for name, _ in condition.members}
+        by_distance: dict[int, list[int]] = {}
+        for other, rows in sets.items():
+            by_distance.setdefault(len(names ^ other), []).extend(rows)
+        near: list[int] = []
+        for distance in sorted(by_distance):
+            if len(near) < N_NEAREST:
+                near += by_distance[distance]
+        yield nearest_conditions([measured[i] for i in sorted(near)], condition, N_NEAREST)
 
 
 def _check_groups(data: Data, mod: str | None, model: TransportModel, asked: Mapping[str, object]) -> None:
