@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scgap import _conditions
-from scgap._conditions import Condition, make_design, parse_condition, read_conditions
+from scgap._conditions import Condition, make_design, parse_condition, read_conditions, write_members
 
 SINGLE = make_design("perturbation", "control")
 DOSED = make_design("perturbation", "control", "dose", sep="+")
@@ -266,3 +266,22 @@ def test_dose_zero_does_not_hide_a_misspelt_reference():
     one_drug = pd.DataFrame({"drug": ["palbociclib"] * 2, "dose": [0.0, 1.0]})
     conditions, _, _ = read_conditions(make_design("drug", "control", "dose"), one_drug)
     assert [condition.is_control for condition in conditions] == [True, False]
+
+
+MEMBERS = st.dictionaries(st.sampled_from([*"ABCDE"]), st.floats(1e-3, 1e3), min_size=1, max_size=5)
+DESIGNS = [
+    make_design("drug", "control", "dose"),
+    make_design("drug", "control", "dose", sep="+"),
+    make_design(["one", "two"], "control", "dose"),
+    make_design(["one", "two", "three"], "control", ["dose_1", "dose_2", "dose_3"], sep="+"),
+    make_design(["one", "two"], "control"),
+]
+
+
+@given(MEMBERS, st.sampled_from(DESIGNS), st.booleans())
+def test_what_is_written_is_read_back(members, design, dosed):
+    dosed = dosed and bool(design.dose_cols)
+    members = tuple((name, dose if dosed else None) for name, dose in sorted(members.items()))
+    row = write_members(design, members)
+    assert set(row) == {*design.target_cols, *(design.dose_cols if dosed else ())}
+    assert parse_condition(design if dosed else design._replace(dose_cols=()), row).members == members

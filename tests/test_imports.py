@@ -32,13 +32,15 @@ MAY_IMPORT = {
     "_support": {"_conditions", "_encoding"},
     "_experiment": {"_arrays", "_conditions", "_encoding", "_messages", "_populations", "_splits"},
     "_model": READERS | {"_map"},
-    "_names": {"_messages"},
+    "_names": set(),
     "_units": {"_messages"},
-    "_query": READERS | {"_model", "_names", "_units"},
+    "_text": READERS | {"_model", "_names", "_units"},
+    "_query": READERS | {"_model", "_names", "_text", "_units"},
+    "_meanings": READERS | {"_model"},
     "_moving": READERS | {"_arrays", "_map", "_model"},
     "datasets": {"datasets", "_messages"},
     "pp": READERS | {"pp", "_losses"},
-    "pl": READERS | {"pl", "_metrics", "_model", "_query", "_support"},
+    "pl": READERS | {"pl", "_meanings", "_metrics", "_model", "_query", "_support"},
     "tl": READERS
     | {
         "tl",
@@ -48,12 +50,12 @@ MAY_IMPORT = {
         "_experiment",
         "_losses",
         "_map",
+        "_meanings",
         "_metrics",
         "_model",
         "_moving",
-        "_query",
     }
-    | {"_support", "_train", "_units"},
+    | {"_query", "_support", "_text", "_train", "_units"},
     "__init__": {"_model", "datasets", "pl", "pp", "tl"},
 }
 

@@ -29,6 +29,11 @@ class Design(NamedTuple):
         time = (self.time_col,) if self.time_col else ()
         return list(dict.fromkeys([*self.target_cols, *self.dose_cols, *self.group_cols, *time]))
 
+    @property
+    def has_dose_each(self) -> bool:
+        """Whether each target column has a dose column of its own."""
+        return len(self.dose_cols) == len(self.target_cols)
+
 
 class Condition(NamedTuple):
     """A set of perturbations with doses, in a context."""
@@ -121,10 +126,10 @@ def parse_condition(design: Design, row: Mapping[str, Any]) -> Condition:
     for i, column in enumerate(design.target_cols):
         names = split_label(row.get(column, design.reference_key), design.sep)
         labels += names
-        if len(design.dose_cols) == len(design.target_cols):
+        if design.has_dose_each:
             doses += _doses(design, row, design.dose_cols[i], names)
-        elif design.dose_cols:
-            doses += _doses(design, row, design.dose_cols[0], names)
+    if design.dose_cols and not design.has_dose_each:
+        doses = _doses(design, row, design.dose_cols[0], labels)
     group = tuple(str(row[column]) for column in design.group_cols if column in row)
     members: dict[str, float | None] = {}
     for name, dose in zip(labels, doses or [None] * len(labels), strict=True):
@@ -134,8 +139,27 @@ def parse_condition(design: Design, row: Mapping[str, Any]) -> Condition:
         members[name] = dose if dose is None else dose + (members.get(name) or 0.0)
     if not members:
         return Condition((), group)
-    time = None if design.time_col is None else _number(row.get(design.time_col), design.time_col)
+    time = None if design.time_col is None else check_number(row.get(design.time_col), design.time_col)
     return Condition(tuple(sorted(members.items())), group, time)
+
+
+def write_members(design: Design, members: Sequence[tuple[str, float | None]]) -> dict[str, Any]:
+    """Perturbations with their doses, where they have any, in the columns that `parse_condition` reads them from."""
+    n = len(design.target_cols)
+    parts = [*([member] for member in members[: n - 1]), members[n - 1 :], *[()] * n][:n]
+    row: dict[str, Any] = {}
+    for column, part in zip(design.target_cols, parts, strict=True):
+        row[column] = _joined(design, [name for name, _ in part]) if part else design.reference_key
+    doses = [dose for _, dose in members]
+    if None in doses:
+        return row
+    if design.has_dose_each:
+        for column, part in zip(design.dose_cols, parts, strict=True):
+            row[column] = _joined(design, [dose for _, dose in part]) if part else None
+    elif design.dose_cols:
+        of_control = [0.0 for part in parts if not part]
+        row[design.dose_cols[0]] = doses[0] if len(set(doses)) == 1 else _joined(design, [*doses, *of_control])
+    return row
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -151,6 +175,17 @@ def split_label(label: Any, sep: str | None) -> list[str]:
         return []
     text = label_text(label)
     return [part for part in (part.strip() for part in (text.split(sep) if sep else [text])) if part]
+
+
+def plain(value: Any) -> Any:
+    """JSON-able: NumPy scalars and arrays become Python values, missing values None."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(item) for item in value]
+    if isinstance(value, np.floating):
+        value = float(str(value))  # 0.1 and not the float32 next to it
+    elif isinstance(value, np.generic):
+        value = value.item()
+    return None if pd.isna(value) else value
 
 
 def label_text(label: Any) -> str:
@@ -186,6 +221,15 @@ def _exact(column: pd.Series) -> pd.Series:
     return (column.astype(str).astype(float) if column.dtype == np.float32 else column).astype(object)
 
 
+def _joined(design: Design, values: Sequence[Any]) -> Any:
+    """Names or doses as one value: alone, joined by the separator, or as a list."""
+    if len(values) == 1:
+        return values[0]
+    if design.sep is None:
+        return list(values)
+    return design.sep.join(value if isinstance(value, str) else _digits(value) for value in values)
+
+
 def _digits(number: float) -> str:
     """The shortest digits that tell the number from all others."""
     return repr(float(number)).removesuffix(".0")
@@ -210,11 +254,13 @@ def _doses(design: Design, row: Mapping[str, Any], column: str, names: list[str]
             "Give one dose for all, or one for each."
         )
     return [
-        0.0 if name == design.reference_key else _number(part, column) for name, part in zip(names, parts, strict=True)
+        0.0 if name == design.reference_key else check_number(part, column)
+        for name, part in zip(names, parts, strict=True)
     ]
 
 
-def _number(value: Any, column: str) -> float:
+def check_number(value: Any, column: str) -> float:
+    """A dose or time as a number."""
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -13,7 +13,7 @@ from scgap._arrays import ConditionArrays, pad_rows
 
 type Pooling = Literal["mean", "attention"]
 
-ABSENT = 1e-30  # presence of padding, whose logarithm must be finite
+ABSENT = -1e30  # logarithm of the presence of padding: finite, for the empty set holds nothing else
 
 type Weights = dict[str, Any]
 """``network`` (flax parameters), ``encoding`` (n_perturbations, n), ``centre`` (n_features,), ``scale`` ()."""
@@ -36,7 +36,7 @@ class ConditionEncoder(nn.Module):
         members = nn.gelu(members)
         members = nn.gelu(nn.Dense(self.n_embedding, name="member")(members))
         score = nn.Dense(1, name="attention")(members)[:, 0] if self.pooling == "attention" else 0.0
-        share = nn.softmax(score + jnp.log(jnp.maximum(condition.presence, ABSENT)))
+        share = nn.softmax(score + jnp.maximum(jnp.log(condition.presence), ABSENT))
         pooled = share @ members
         context = nn.Dense(self.n_embedding, use_bias=False, name="context")(condition.context)
         return nn.gelu(nn.Dense(self.n_embedding, name="joint")(jnp.concatenate([pooled, context])))

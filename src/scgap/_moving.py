@@ -44,14 +44,18 @@ def select_source(
                 f"{listed(design.target_cols)}. Pass the cells to move as source="
                 + (f", or one of the groups {listed(groups)}." if groups else ".")
             )
+    return cells
+
+
+def warn_of_new_groups(model: TransportModel, groups: pd.DataFrame) -> None:
+    """Say which groups of the cells to move (n_cells rows) the map knows nothing of."""
     for column, trained in model.encoding.groups.items():
-        if new := sorted({str(group) for group in obs[column][cells].unique()} - set(trained)):
+        if new := sorted({str(group) for group in groups[column].unique()} - set(trained)):
             warnings.warn(
                 f"{column!r} {listed(new)} was not trained on: its cells are moved without its context. The map knows "
                 f"the context of {listed(trained)}.",
                 stacklevel=3,
             )
-    return cells
 
 
 def move_cells(model: TransportModel, points: np.ndarray, groups: pd.DataFrame, query: Mapping[str, Any]) -> np.ndarray:

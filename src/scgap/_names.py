@@ -20,6 +20,6 @@ def spelling(name: str) -> str:
     Signs stay, for CD4+ is not CD4-, nor (+)-JQ1 its mirror image; and so does what parts two numbers.
     """
     text = unicodedata.normalize("NFKC", name).casefold().strip()
-    text = re.sub(r"[-−‐‑–](?!\s*\w)", "~", text)  # a minus: a hyphen has something behind it
+    text = re.sub(r"[-\u2010-\u2013\u2212](?!\s*\w)", "~", text)  # a minus: a hyphen has something behind it
     text = re.sub(r"(?<=\d)[\W_]+(?=\d)", lambda between: "+" if "+" in between[0] else "|", text)
     return "".join(letter for letter in text if letter.isalnum() or letter in "+~|")

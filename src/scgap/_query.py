@@ -10,7 +10,7 @@ from scgap._encoding import no_vector
 from scgap._messages import kind_of, listed, not_found
 from scgap._model import TABLE, TransportModel
 from scgap._names import matching_names
-from scgap._text import read_text
+from scgap._text import known_groups, read_text
 from scgap._units import in_unit
 
 type Query = str | Mapping[str, Any] | pd.Series
@@ -39,9 +39,7 @@ def read_query(model: TransportModel, condition: Query, aliases: Aliases | None 
     for column in query:
         if column not in design.columns:
             raise KeyError(not_found(column, "the columns of the fit", design.columns))
-    return {
-        column: _canonical(model, column, value, aliases) for column, value in query.items() if value not in (None, "")
-    }
+    return {column: _canonical(model, column, value, aliases) for column, value in query.items() if value is not None}
 
 
 def _canonical(model: TransportModel, column: str, value: Any, aliases: Aliases) -> Any:
@@ -55,13 +53,12 @@ def _canonical(model: TransportModel, column: str, value: Any, aliases: Aliases)
     if column in design.group_cols:
         return _group_of(model, column, str(value), aliases)
     unit = design.time_unit if column == design.time_col else design.dose_unit
-    if isinstance(value, str) and design.sep and design.sep in value and column != design.time_col:
-        parts = value.split(design.sep)
-        if all(part.strip() for part in parts):
-            value = parts
+    value = in_unit(value, unit, column)
+    if isinstance(value, str) and design.sep and column in design.dose_cols:
+        value = value.split(design.sep) if design.sep in value else value
     if isinstance(value, list):
         return [check_number(in_unit(one, unit, column), column) for one in value]
-    return check_number(in_unit(value, unit, column), column)
+    return check_number(value, column)
 
 
 def _name_of(model: TransportModel, name: str, aliases: Aliases) -> str:
@@ -78,8 +75,3 @@ def _group_of(model: TransportModel, column: str, value: str, aliases: Aliases) 
     """The group of the fit in another spelling; a group that the fit does not know stays as it is."""
     matches = matching_names(value, known_groups(model, column), aliases)
     return matches[0] if len(matches) == 1 else value
-
-
-def known_groups(model: TransportModel, column: str) -> list[str]:
-    """Groups of the fit, trained on or not."""
-    return list(dict.fromkeys([*model.encoding.groups[column], *model.conditions[column].astype(str)]))

@@ -273,7 +273,7 @@ def test_history_of_no_iterations(screen, settings):
             ("No measured cells to compare with", "Predict and compare a measured condition", "'drug_3 1000, line_1'"),
         ),
         ({"layer": "untreated", "condition": QUERY}, KeyError, ("adata.layers['untreated'] is not a prediction",)),
-        ({"condition": "drug_3"}, ValueError, ("leaves 'dose_value' open", "'drug_3 1000, line_1'")),
+        ({"condition": "drug_3"}, ValueError, ("leaves 'dose_value' open", "'drug_3 1000'")),
         ({"condition": {"drug": "drug_3"}}, KeyError, ("'drug' is not in the columns of the fit",)),
         ({"mod": "rna"}, ValueError, ("mod='rna' was given with an AnnData",)),
     ],

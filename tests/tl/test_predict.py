@@ -196,7 +196,7 @@ def test_combinations_are_sets(pairs):
     both = predicted(pairs, "A+B")
     for condition in ("B+A", " A + B ", {"genes": "B+A"}, {"genes": ["A", "B"]}, "none+A+B", "A+B+A"):
         np.testing.assert_array_equal(predicted(pairs, condition), both)
-    with pytest.raises(ValueError, match="names no perturbation"):
+    with pytest.raises(KeyError, match="No vector for"):
         scgap.tl.predict(pairs, " + ")
     single = predicted(pairs, "A")
     assert (single != both)[pairs.obs["genes"] == "none"].any(axis=1).all()
@@ -369,7 +369,7 @@ def test_modalities_of_a_mudata(fitted):
             "drug_3",
             {},
             ValueError,
-            ("leaves 'dose_value' open", "'drug_3 100, line_1', 'drug_3 1000, line_1'", "measured or not"),
+            ("leaves 'dose_value' open", ": 'drug_3 100', 'drug_3 1000'.", "measured or not", '"expand" or "marginal"'),
         ),
         ({**QUERY, "dose_value": None}, {}, ValueError, ("leaves 'dose_value' open",)),
         ({**QUERY, "dose_value": np.nan}, {}, ValueError, ("leaves 'dose_value' open",)),
@@ -383,9 +383,10 @@ def test_modalities_of_a_mudata(fitted):
         ({**QUERY, "dose_value": -1}, {}, ValueError, ("'dose_value' holds -1", "not negative")),
         ({**QUERY, "dose_value": "high"}, {}, ValueError, ("'dose_value' holds 'high'", "not a number")),
         ({**QUERY, "dose_value": [1, 2]}, {}, ValueError, ("2 doses", "1 perturbations, 'drug_3'")),
-        ({"dose_value": 100}, {}, ValueError, ("names no perturbation", "'perturbation'")),
-        ({}, {}, ValueError, ("names no perturbation",)),
-        ("", {}, ValueError, ("names no perturbation",)),
+        ({"dose_value": 100}, {}, ValueError, ("leaves 'perturbation' open", "'drug_1 100', 'drug_2 100'")),
+        ({"dose_value": 50}, {}, ValueError, ("No measured condition has dose_value=50", "Name a perturbation")),
+        ({}, {}, ValueError, ("leaves 'perturbation', 'dose_value' open",)),
+        ("", {}, ValueError, ("names no condition", "'drug_1 100, line_1'")),
         (
             {"drug": "drug_3", "dose_value": 1},
             {},
@@ -395,10 +396,10 @@ def test_modalities_of_a_mudata(fitted):
         (["drug_3"], {}, TypeError, ("condition is a list", "mapping from columns to values", "'cell_line'")),
         (3, {}, TypeError, ("condition is an int",)),
         (
-            {**QUERY, "perturbation": "drug3"},
+            {**QUERY, "perturbation": "drg_3"},
             {},
             KeyError,
-            ("'drug3' is not in the perturbations", "Did you mean 'drug_3'?"),
+            ("'drg_3' is not in the perturbations", "Did you mean 'drug_3'?"),
         ),
         ({**QUERY, "cell_line": "line_9"}, {}, ValueError, ("no control cells in the group 'line_9'", "'line_2'")),
         (QUERY, {"source": []}, ValueError, ("source selects no cells",)),

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from scgap._adata import Data, get_layers, get_matrix, get_modality, get_obs, to_dense
 from scgap._conditions import condition_label, parse_condition, read_conditions
-from scgap._messages import listed, not_found
+from scgap._meanings import check_unambiguous, contexts
+from scgap._messages import MAX_LISTED, listed, not_found
 from scgap._metrics import MOMENTS
 from scgap._model import TransportModel, get_model
-from scgap._query import contexts, read_query
+from scgap._query import read_query
 from scgap._representation import feature_order, read_matrix
 from scgap.pl._panel import Points, draw_panel
 from scgap.pl._style import finish, get_axes
@@ -83,7 +84,8 @@ def moments(
 
     Notes
     -----
-    Where the fit held out cells, only these are compared. With several groups each has points of its own; a
+    Where the fit held out cells, only these are compared; of a mixture (``on_ambiguous="marginal"``), all observed
+    cells. With several groups each has points of its own; a
     ``condition`` that names a group shows that group alone.
 
     Skewness and kurtosis are of features that vary in observed, predicted and control cells and, where no value is
@@ -156,7 +158,11 @@ def _read_cells(
             f"adata.layers[{layer!r}] is not a prediction of the map in adata.uns[{key!r}], fitted anew or elsewhere. "
             "Predict again: scgap.tl.predict(adata, condition)."
         )
-    query = read_query(model, json.loads(predictions[layer]) if condition is None else condition)
+    predicted = read_query(model, json.loads(predictions[layer]))
+    query = predicted if condition is None else read_query(model, condition)
+    full = contexts(model, query)
+    if query != predicted:  # which may be a mixture
+        check_unambiguous(model, query, full)
     split_col = model.params["split_col"]
     has_split = split_col in {*adata.obs, *data.obs}  # another object need not have it
     obs = get_obs(data, mod, [*design.columns, split_col if has_split else None])
@@ -173,10 +179,11 @@ def _read_cells(
         values = dict(zip(design.group_cols, group, strict=True))
         if any(str(query[column]) != values[column] for column in named):
             continue
-        asked = {parse_condition(design, {**full, **values}) for full in contexts(model, query)}
+        asked = {parse_condition(design, {**one, **values}) for one in full}
         in_group = np.isin(of_cell, [i for i, c in enumerate(conditions) if c.group == group])
         wanted = np.isin(of_cell, [i for i, c in enumerate(conditions) if c in asked])
-        observed = wanted & tested if (wanted & tested).any() else wanted
+        # Test cells of a mixture alone need not be in its shares: a condition may be held out whole.
+        observed = wanted & tested if (wanted & tested).any() and len(asked) == 1 else wanted
         moved = transported & in_group
         moved = moved & tested if (moved & tested).any() else moved
         if observed.sum() > 1 and moved.sum() > 1:
@@ -187,7 +194,8 @@ def _read_cells(
             f"No measured cells to compare with {query!r}. Predict and compare a measured condition: "
             f"{listed(model.conditions['condition_label'])}."
         )
-    return groups, ", ".join(sorted(labels))
+    names = sorted(labels)
+    return groups, ", ".join(names[:MAX_LISTED]) + (f", … ({len(names)} in all)" if len(names) > MAX_LISTED else "")
 
 
 def _replicate_error(statistic: Any, groups: Sequence[Cells]) -> float:

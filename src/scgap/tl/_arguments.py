@@ -9,8 +9,8 @@ from ott.geometry.costs import CostFn
 
 from scgap._adata import Data, get_modality, get_obs
 from scgap._losses import COSTS
-from scgap._messages import kind_of, listed, not_found
-from scgap._units import unit_text
+from scgap._messages import kind_of, listed, nearest, not_found
+from scgap._units import UNITS, unit_text
 
 _seen: dict[str, CostFn] = {}
 
@@ -52,13 +52,20 @@ def resolve_cost(cost: str | CostFn) -> tuple[str, CostFn]:
     return name, _seen.setdefault(name, cost)
 
 
-def resolve_unit(data: Data, mod: str | None, argument: str, unit: str | None) -> str | None:
-    """A unit, or the one unit that a column of obs holds."""
+def resolve_unit(data: Data, mod: str | None, argument: str, unit: str | None, of: object) -> str | None:
+    """A unit, or the one unit that a column of obs holds; ``of`` are the columns of the numbers."""
     if unit is None:
         return None
     if not isinstance(unit, str):
         raise TypeError(f"{argument} is {kind_of(unit)}. Pass a unit such as 'nM', or the obs column that holds it.")
-    if unit not in get_modality(data, mod).obs:
+    if not of:
+        raise ValueError(f"{argument}={unit!r} is the unit of nothing. Pass {argument[:4]}_col too, or leave it out.")
+    columns = {*get_modality(data, mod).obs, *data.obs}
+    if unit_text(unit) in UNITS:  # whatever a column is called, such as hours
+        return unit_text(unit)
+    if unit not in columns:
+        if nearest(unit, columns):
+            raise KeyError(not_found(unit, "adata.obs", sorted(columns)) + " Or pass a unit such as 'nM'.")
         return unit_text(unit)
     found = sorted({unit_text(str(one)) for one in get_obs(data, mod, [unit])[unit].dropna()} - {"", "nan", "None"})
     if len(found) != 1:

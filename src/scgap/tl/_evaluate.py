@@ -10,11 +10,11 @@ import pandas as pd
 from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense
 from scgap._baselines import halves, identity, mean_shift
 from scgap._conditions import Condition, condition_label, read_conditions
+from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
 from scgap._metrics import METRICS
 from scgap._model import TransportModel, get_model, indexed
 from scgap._moving import move_cells
-from scgap._query import trained_conditions
 from scgap._representation import clip, decode, encode, feature_order, read_matrix
 from scgap._splits import SPLITS
 

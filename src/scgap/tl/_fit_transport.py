@@ -232,8 +232,8 @@ def fit_transport(
     path = None if checkpoint is None else check_folder(checkpoint)
 
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)._replace(
-        dose_unit=resolve_unit(data, mod, "dose_unit", dose_unit),
-        time_unit=resolve_unit(data, mod, "time_unit", time_unit),
+        dose_unit=resolve_unit(data, mod, "dose_unit", dose_unit, dose_col),
+        time_unit=resolve_unit(data, mod, "time_unit", time_unit, time_col),
     )
     obs = get_obs(data, mod, design.columns)
     labels = get_obs(data, mod, [split_col], hint=" scgap.pp.split makes such a column.")

@@ -10,11 +10,14 @@ import pandas as pd
 from anndata import AnnData
 
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs, to_dense
+from scgap._meanings import check_unambiguous, contexts, label_of, measured_cells, shares
+from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
-from scgap._moving import move_cells, select_source
-from scgap._query import Query, check_unambiguous, contexts, label_of, read_query, shares
+from scgap._moving import move_cells, select_source, warn_of_new_groups
+from scgap._query import Query, read_query
 from scgap._representation import decode, encode, feature_order, read_matrix
 
+WAYS = ("error", "expand", "marginal")
 CHUNK = 16_384  # cells decoded at once: enough to be fast, and little beside an atlas
 
 
@@ -47,8 +50,9 @@ def predict(
         Cells to move, a boolean mask or a list of obs names. Default: all control cells.
     on_ambiguous
         Where ``condition`` leaves a perturbation, dose or time open: ``"error"`` lists what it can mean, ``"expand"``
-        predicts each, in layers ``name_1``, ``name_2``, …, and ``"marginal"`` gives the mixture of the populations:
-        each cell is moved to one of the conditions, drawn in proportion to their measured cells.
+        predicts each, in ``name_1``, ``name_2``, … instead of ``name``, and ``"marginal"`` gives the mixture of the
+        populations: each cell is moved to one of the conditions, drawn in proportion to their measured cells in its
+        group.
     aliases
         Other names of perturbations and groups: from alias to name.
     seed
@@ -103,15 +107,14 @@ def predict(
     check_writable(adata, copy=copy)
     model = get_model(data, mod, key)
     name = check_key(key_added or key)
-    _check_free(adata, model, key, name)
-    if on_ambiguous not in ("error", "expand", "marginal"):
-        raise ValueError(f'on_ambiguous={on_ambiguous!r}. Pass "error", "expand" or "marginal".')
+    if on_ambiguous not in WAYS:
+        raise ValueError(not_found(str(on_ambiguous), "the ways of on_ambiguous", WAYS))
     query = read_query(model, condition, aliases)
     queries = contexts(model, query)
-    check_unambiguous(model, query, queries, allowed=on_ambiguous != "error")
-    names = (
-        [name] if len(queries) == 1 or on_ambiguous == "marginal" else [f"{name}_{i + 1}" for i in range(len(queries))]
-    )
+    if on_ambiguous == "error":
+        check_unambiguous(model, query, queries)
+    is_mixture = on_ambiguous == "marginal"
+    names = [name] if len(queries) == 1 or is_mixture else [f"{name}_{i + 1}" for i in range(len(queries))]
     for one in names:
         _check_free(adata, model, key, one)
     obs = get_obs(data, mod, model.design.group_cols)
@@ -119,8 +122,9 @@ def predict(
         hint = " It tells which cells are controls: add it, or pass the cells to move as source=."
         obs = get_obs(data, mod, model.design.columns, hint=hint)
     cells = select_source(model, adata, obs, query, source)
-    if on_ambiguous == "marginal":
-        drawn = np.random.default_rng(seed).choice(len(queries), size=adata.n_obs, p=shares(model, queries))
+    warn_of_new_groups(model, obs[cells])
+    if is_mixture:
+        drawn = _draw(model, obs[list(model.design.group_cols)], queries, seed)
         predictions = {name: (query, np.where(cells, drawn, -1))}
     else:
         predictions = {one: (queries[i], np.where(cells, i, -1)) for i, one in enumerate(names)}
@@ -129,10 +133,12 @@ def predict(
     result = data.copy() if copy else data
     adata = get_modality(result, mod)
     for one, (meant, which) in predictions.items():
+        if f"{one}_transported" in adata.obs and f"{one}_condition" in adata.obs:  # of an earlier mixture
+            adata.obs = get_obs(adata, None, [str(column) for column in adata.obs if column != f"{one}_condition"])
         _write(adata, model, one, moved.pop(one), cells)
-        if on_ambiguous == "marginal":
-            labels = np.array([label_of(model, full) for full in queries])
-            adata.obs[f"{one}_condition"] = pd.Series(labels[which], adata.obs_names).where(cells).astype("category")
+        if is_mixture:
+            labels = pd.Index([label_of(model.design, full) for full in queries])
+            adata.obs[f"{one}_condition"] = pd.Categorical.from_codes(which.astype(int), labels)
         # Written anew, for another object may share the dictionary.
         earlier = adata.uns[key].get("predictions", {})
         adata.uns[key] = {**adata.uns[key], "predictions": {**earlier, one: json.dumps(meant)}}
@@ -151,6 +157,20 @@ def _write(adata: AnnData, model: TransportModel, name: str, prediction: np.ndar
     else:
         adata.layers[name] = prediction
     adata.obs[f"{name}_transported"] = cells
+
+
+def _draw(model: TransportModel, groups: pd.DataFrame, queries: Sequence[Mapping[str, Any]], seed: int) -> np.ndarray:
+    """A query for each cell (n_obs,), drawn in proportion to the measured cells in its group (n_obs rows)."""
+    measured, columns = measured_cells(model), list(groups.columns)
+    uniform = np.random.default_rng(seed).random(len(groups))
+    labels = groups.astype(str)
+    rows_of = labels.groupby(columns).indices if columns else {(): np.arange(len(groups))}
+    drawn = np.zeros(len(groups), int)
+    for group, rows in rows_of.items():
+        values = dict(zip(columns, group if isinstance(group, tuple) else (group,), strict=True))
+        below = np.cumsum(shares(model.design, queries, measured, values))
+        drawn[rows] = np.searchsorted(below / below[-1], uniform[rows], side="right")
+    return drawn
 
 
 def _move(
