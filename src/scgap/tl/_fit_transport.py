@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
 from scgap._conditions import make_design, read_conditions
+from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
 from scgap._map import ConditionalMap, init_weights
@@ -40,7 +41,7 @@ def fit_transport(
     group_col: str | Sequence[str] | None = None,
     time_col: str | None = None,
     sep: str | None = None,
-    encoding: pd.DataFrame | None = None,
+    encoding: EncodingArgument = None,
     split_col: str | None = None,
     layer: str | None = None,
     use_rep: str | None = None,
@@ -92,8 +93,12 @@ def fit_transport(
     sep
         Separator of a combination written as one label, such as ``"+"`` in ``"A+B"``. Doses may be joined by it, too.
     encoding
-        Descriptors, one row a perturbation, its name as index; columns are standardised. Needed to predict
-        perturbations that were not measured. By default each perturbation learns a vector of its own.
+        Descriptors of perturbations, needed to predict those that were not measured: the key of ``uns`` that
+        `scgap.pp.encode_drugs`, `scgap.pp.encode_table` or `scgap.pp.encode_effects` wrote; a DataFrame, one row a
+        perturbation, its name as index; or a list of these. Tables are joined by name: the perturbations that all of
+        them have can be predicted, measured or not. Columns of one name get the table's key before it, ``"drug: x"``,
+        and all columns are standardised. The fitted map keeps the joined table. By default each perturbation learns a
+        vector of its own.
     split_col
         Column of ``obs`` with the values ``train``, ``valid``, ``test``, see `scgap.pp.split`. Test cells are not
         touched; without valid cells, a tenth of the training cells takes their place (at least 5 of a condition, as
@@ -160,9 +165,9 @@ def fit_transport(
     Raises
     ------
     KeyError
-        A column, layer, modality or ``obsm`` key is absent.
+        A column, layer, modality, ``obsm`` key or encoding is absent.
     ValueError
-        No control cells (in some group), conditions with fewer than 10 training cells, NaN or negative doses, NaN or
+        No control cells (in some group), a trained perturbation without a row in ``encoding``, conditions with fewer than 10 training cells, NaN or negative doses, NaN or
         infinite features, repeated feature names, a view without ``copy``, settings out of range, or a ``checkpoint``
         of another run.
     FloatingPointError
@@ -208,8 +213,9 @@ def fit_transport(
     if n_unlabelled := int((of_cell < 0).sum()):
         warnings.warn(f"{n_unlabelled} cells without a perturbation or group label are left out.", stacklevel=2)
     split = assign_split(obs[split_col] if split_col else None, of_cell, seed)
-    experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
-    table = make_encoding(design, experiment.trained, encoding)
+    descriptors = join_encodings(encoding, adata.uns)
+    experiment = make_experiment(conditions, of_cell, split, learned=descriptors is None)
+    table = make_encoding(design, experiment.trained, descriptors)
     arrays = jax.tree.map(jnp.asarray, experiment_arrays(experiment, table))
 
     var_names = np.asarray(adata.var_names, dtype=str)
@@ -243,7 +249,7 @@ def fit_transport(
         weights, history = fit(
             weights,
             TrainingData(train, valid, arrays, len(experiment.trained), experiment.validated),
-            Setup(network, ground_cost, batch_size, conditions_per_step, debias, learn_encoding=encoding is None),
+            Setup(network, ground_cost, batch_size, conditions_per_step, debias, learn_encoding=descriptors is None),
             loss,
             n_iters=n_iters,
             learning_rate=learning_rate,
