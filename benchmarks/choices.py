@@ -32,14 +32,15 @@ def warm_start(n: int) -> dict:
     old = jax.jit(_sinkhorn.solve)(_losses.cost_matrix(x, y, COST), EPSILON)
     pairs = _losses.cost_matrix(new_x, new_y, COST)
 
-    def warm(old_f: jax.Array) -> _sinkhorn.Coupling:
+    def warm(old_f: jax.Array, x: jax.Array, new_y: jax.Array, pairs: jax.Array) -> _sinkhorn.Coupling:
         # The old source potential carried over to the new target cells, and taken from their cost: what the solver
         # finds comes on top of it.
         between = _losses.cost_matrix(x, new_y, COST)
         g = -EPSILON * logsumexp((old_f[:, None] - between) / EPSILON, axis=0)
         return _sinkhorn.solve(pairs - g[None, :], EPSILON)
 
-    runs = {"cold": lambda: jax.jit(_sinkhorn.solve)(pairs, EPSILON), "warm": lambda: jax.jit(warm)(old.f)}
+    cold, warm = jax.jit(_sinkhorn.solve), jax.jit(warm)
+    runs = {"cold": lambda: cold(pairs, EPSILON), "warm": lambda: warm(old.f, x, new_y, pairs)}
     iterations = {f"{name}, iterations": int(run().n_iters) for name, run in runs.items()}
     ms = interleaved({f"{name}, ms": lambda run=run: 1e3 * seconds(run) for name, run in runs.items()}, 9)
     return {"n": n, "d": D, **iterations, **ms}
@@ -73,4 +74,3 @@ def batches(problem: Problem, n: int, count: int) -> list[jax.Array]:
 
 WARM_NOTE = "A warm start pays for carrying the potential over: a cost matrix and a log-sum-exp, in its time."
 SEVERAL_NOTE = "Losses and their gradients without the map."
-

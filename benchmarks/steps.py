@@ -58,7 +58,7 @@ def make_problem(
     )
     network = ConditionalMap(hidden)
     one = jax.tree.map(lambda array: array[0], conditions)
-    weights = init_weights(network, jax.random.key(0), np.eye(n_drugs, dtype=np.float32), one, cells)
+    weights = init_weights(network, 0, np.eye(n_drugs, dtype=np.float32), one, cells)
     setup = _train.Setup(network, COST, batch_size, 1, debias="independent", learn_encoding=False)
     state = _train.State(weights, weights, _train.OPTIMIZER.init({"network": weights["network"]}), jnp.int32(0))
     labels = np.array(["control", *(f"drug{i // 4}-{10 ** (i % 4 + 1)}" for i in range(n_conditions))])[of_cell]

@@ -46,7 +46,7 @@ def test_a_wrong_modality_is_refused(adata, mdata, refused):
         get_modality(mdata, "protien")
     with refused(adata, ValueError, "mod='rna'", "Leave mod out"):
         get_modality(adata, "rna")
-    with refused(adata.X, TypeError, "data is a ndarray", "Pass an AnnData"):
+    with refused(adata.X, TypeError, "data is an ndarray", "Pass an AnnData"):
         get_modality(adata.X, None)
 
 
@@ -67,7 +67,7 @@ def test_repeated_features_are_refused(adata, refused):
 
 @pytest.mark.parametrize("name", ["a/b", "", 1, ("a",)])
 def test_names_that_no_file_takes_are_refused(name):
-    with pytest.raises(ValueError, match=r"cannot be a key.*without '/'"):
+    with pytest.raises(ValueError, match=r"cannot be a key: AnnData's files .* without '/'"):
         check_key(name)
 
 
@@ -181,7 +181,7 @@ def test_cells_are_selected_by_mask_or_name(adata, cells):
         ([False] * 4, ValueError, ("selects no cells", "leave it out for all controls")),
         ("c0", TypeError, ("source is a str", "list of obs names")),
         (slice(2), TypeError, ("source is a slice", "boolean mask")),
-        (np.ones((4, 1), bool), TypeError, ("source is a ndarray",)),
+        (np.ones((4, 1), bool), TypeError, ("source is an ndarray",)),
     ],
 )
 def test_wrong_selections_are_refused(adata, refused, cells, error, words):

@@ -232,6 +232,25 @@ def test_no_target_column():
         make_design([], "control")
 
 
+@pytest.mark.parametrize("argument", ["target_col", "group_col"])
+def test_a_column_that_is_named_twice(argument):
+    columns = {"target_col": "drug", argument: ["a", "b", "a"]}
+    with pytest.raises(ValueError, match=f"{argument} names a column twice: 'a', 'b', 'a'. Pass each column once"):
+        make_design(reference_key="control", **columns)
+
+
+@pytest.mark.parametrize(("reference", "words"), [(None, "a NoneType"), (["control"], "a list"), (("a",), "a tuple")])
+def test_a_reference_that_is_no_label(reference, words):
+    with pytest.raises(TypeError, match=f"reference_key is {words}. Pass the one label"):
+        make_design("drug", reference)
+
+
+@pytest.mark.parametrize("sep", ["", 1])
+def test_a_separator_that_is_none(sep):
+    with pytest.raises(ValueError, match=f"sep={sep!r}. Pass the text between .*or None for labels as a whole"):
+        make_design("drug", "control", sep=sep)
+
+
 def test_a_second_column_without_label_holds_no_perturbation():
     design = make_design(["first", "second"], "control")
     obs = pd.DataFrame({"first": ["A", "A", "control", np.nan], "second": ["B", np.nan, np.nan, np.nan]}, dtype=object)

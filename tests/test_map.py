@@ -30,7 +30,7 @@ def make_condition(members, doses=None, context=(1.0, 0.0), n_members=N_MEMBERS)
 
 @pytest.fixture(scope="module")
 def fresh():
-    return _map.init_weights(NETWORK, jax.random.key(0), ENCODING, make_condition([0]), CELLS)
+    return _map.init_weights(NETWORK, 0, ENCODING, make_condition([0]), CELLS)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_units_of_the_features_are_those_of_the_cells(weights):
     # Cells in other units, and weights initialised on them, move by the same displacement in their units.
     factor, offset = 1e3, -2e3
     rescaled = factor * CELLS + offset
-    units = _map.init_weights(NETWORK, jax.random.key(0), ENCODING, make_condition([0]), rescaled)
+    units = _map.init_weights(NETWORK, 0, ENCODING, make_condition([0]), rescaled)
     units["network"] = weights["network"]
     condition = make_condition([3, 1])
     expected = factor * transport(NETWORK, weights, CELLS, condition) + offset
@@ -126,9 +126,7 @@ def test_units_of_the_features_are_those_of_the_cells(weights):
 
 
 def test_init_weights_survives_constant_features():
-    weights = _map.init_weights(
-        NETWORK, jax.random.key(0), ENCODING, make_condition([0]), np.full((9, N_FEATURES), 2.0)
-    )
+    weights = _map.init_weights(NETWORK, 0, ENCODING, make_condition([0]), np.full((9, N_FEATURES), 2.0))
     assert weights["scale"] == 1.0
     np.testing.assert_array_equal(weights["centre"], 2.0)
 

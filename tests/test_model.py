@@ -169,6 +169,11 @@ def test_a_missing_map_is_refused(fitted, screen, refused, tmp_path):
     assert not (tmp_path / "map.safetensors").exists()
 
 
+def test_a_missing_folder_is_named(fitted, refused, tmp_path):
+    with refused(fitted, ValueError, f"is in a folder, '{tmp_path}/maps', that does not exist. Make it first"):
+        scgap.write_transport(fitted, tmp_path / "maps" / "map.safetensors")
+
+
 @pytest.mark.parametrize(
     ("version", "words"), [(FORMAT_VERSION + 1, "Upgrade scgap"), (0, "Fit it again"), (None, "format version unknown")]
 )

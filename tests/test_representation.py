@@ -90,7 +90,9 @@ def test_decoding_moves_cells_by_what_the_map_changed(adata):
     moved = points + np.random.default_rng(1).normal(size=points.shape).astype(np.float32)
     expected = adata.X + (moved - points) @ adata.varm["PCs"].T
     assert (expected < 0).any()
-    np.testing.assert_allclose(decode(representation, adata.X.copy(), points, moved), np.maximum(expected, 0.0), atol=1e-5)
+    np.testing.assert_allclose(
+        decode(representation, adata.X.copy(), points, moved), np.maximum(expected, 0.0), atol=1e-5
+    )
     np.testing.assert_array_equal(decode(representation, adata.X.copy(), points, points), adata.X)
 
 
@@ -145,6 +147,52 @@ def test_numbers_that_are_none_are_refused(adata, refused, place, use_rep):
     where = "adata.X" if place == "X" else f"adata.obsm['{use_rep}']"
     with refused(adata, ValueError, f"{where} holds NaN or infinite values in 1 of 80 cells"):
         make(adata, None, use_rep)[0]
+
+
+@pytest.fixture
+def counts():
+    """Whole numbers up to some hundreds, most of them 0."""
+    generator = np.random.default_rng(0)
+    return AnnData(generator.poisson(generator.gamma(0.3, 30.0, size=(600, 12))).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, lambda X: sparse.csr_array(X.astype(np.uint16))])
+def test_raw_counts_are_told(counts, kind):
+    counts.layers["counts"] = kind(counts.X)
+    sc.pp.pca(counts, n_comps=4, layer="counts")
+    for use_rep in (None, "X_pca"):
+        with pytest.warns(
+            UserWarning, match=r"adata.layers\['counts'\] looks like raw counts, whole numbers up to \d+"
+        ):
+            make(counts, "counts", use_rep)
+    sc.pp.normalize_total(counts)
+    sc.pp.log1p(counts)
+    make(counts)  # and no warning
+
+
+def test_what_is_no_count_is_not_taken_for_one(counts):
+    original = counts.X
+    for X in (np.minimum(original, 50.0), original + 0.5, original - 1.0):
+        counts.X = X
+        make(counts)
+
+
+def test_many_features_are_told():
+    X = np.random.default_rng(0).normal(size=(20, 2_001)).astype(np.float32)
+    make(AnnData(X[:, :2_000]))
+    adata = AnnData(X)
+    with pytest.warns(UserWarning, match=r"all 2001 features.*sc.pp.pca\(adata\), then use_rep='X_pca'"):
+        make(adata)
+    sc.pp.pca(adata, n_comps=4)
+    make(adata, use_rep="X_pca")
+
+
+def test_a_pca_without_its_components_is_told(adata):
+    sc.pp.pca(adata, n_comps=4)
+    del adata.varm["PCs"]
+    with pytest.warns(UserWarning, match=r"adata.varm\['PCs'\] is missing: predictions will stay.*call sc.pp.pca"):
+        representation, _ = make(adata, use_rep="X_pca")
+    assert representation.kind == "obsm"
 
 
 @pytest.mark.parametrize(("layer", "use_rep"), [(None, None), ("shifted", None), (None, "X_pca"), (None, "X_other")])

@@ -39,7 +39,7 @@ def weights():
     conditions = make_conditions()
     one = ConditionArrays(*(array[0] for array in conditions))
     cells = np.random.default_rng(0).normal(size=(100, D)).astype(np.float32)
-    return init_weights(NETWORK, jax.random.key(0), np.eye(2, 3, dtype=np.float32), one, cells)
+    return init_weights(NETWORK, 0, np.eye(2, 3, dtype=np.float32), one, cells)
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +229,7 @@ def test_weights_that_are_not_finite_are_never_the_best(fit, weights):
 
 def test_training_stops_early_and_keeps_the_best_weights(fit, monkeypatch):
     monkeypatch.setattr(_train, "PATIENCE", 3)
+    monkeypatch.setattr(_train, "PATIENT_ITERS", 60)  # the updates of three reports
     monkeypatch.setattr(_train, "N_REPORTS", 100)
     seen = []
     # A rate at which the map is good after some iterations, and is thrown about by the next.
@@ -239,6 +240,14 @@ def test_training_stops_early_and_keeps_the_best_weights(fit, monkeypatch):
     assert best > 0
     assert all_equal(trained, seen[best].state.average)
     assert not all_equal(trained, seen[-1].state.average)
+
+
+def test_short_trainings_do_not_stop_before_the_average_has_moved(fit, monkeypatch):
+    monkeypatch.setattr(_train, "PATIENCE", 3)
+    monkeypatch.setattr(_train, "N_REPORTS", 100)
+    _, history = fit(n_iters=_train.PATIENT_ITERS, learning_rate=0.3)
+    assert history[-1].iteration == _train.PATIENT_ITERS
+    assert _train._reports_since_best(history) > 3
 
 
 def test_interrupt_keeps_the_best_weights_and_warns(fit):

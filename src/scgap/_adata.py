@@ -1,6 +1,8 @@
 """The one reader of user objects: matrices, labels and rows of AnnData and MuData."""
 
 from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -9,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scgap._messages import listed, not_found
+from scgap._messages import kind_of, listed, not_found
 
 # Not `type` statements, which the rendered signatures would show by name alone.
 Data: TypeAlias = AnnData | MuData  # noqa: UP040
@@ -27,7 +29,7 @@ def get_modality(data: Data, mod: str | None) -> AnnData:
             raise KeyError(not_found(mod, "mdata.mod", list(data.mod)))
         return data.mod[mod]
     if not isinstance(data, AnnData):
-        raise TypeError(f"data is a {type(data).__name__}. Pass an AnnData, or a MuData together with mod=.")
+        raise TypeError(f"data is {kind_of(data)}. Pass an AnnData, or a MuData together with mod=.")
     if mod is not None:
         raise ValueError(f"mod={mod!r} was given with an AnnData. Leave mod out, or pass the MuData that holds it.")
     return data
@@ -51,12 +53,26 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
 def check_key(name: str) -> str:
     """Refuse names that no AnnData writer takes."""
     if not isinstance(name, str) or not name or "/" in name:
-        raise ValueError(f"{name!r} cannot be a key: files have no room for it. Pass a name without '/' as key_added.")
+        raise ValueError(
+            f"{name!r} cannot be a key: AnnData's files hold only non-empty names, in which '/' would start a folder. "
+            "Pass a name without '/' as key_added."
+        )
     return name
 
 
-def get_obs(data: Data, mod: str | None, columns: Sequence[str | None]) -> pd.DataFrame:
-    """The named obs columns, None left out, one row a cell; looked up in the modality first, then in the MuData."""
+def check_folder(path: str | PathLike[str]) -> Path:
+    """Refuse files in folders that do not exist."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"{str(path)!r} is in a folder, {str(path.parent)!r}, that does not exist. Make it first.")
+    return path
+
+
+def get_obs(data: Data, mod: str | None, columns: Sequence[str | None], *, hint: str = "") -> pd.DataFrame:
+    """The named obs columns, None left out, one row a cell; looked up in the modality first, then in the MuData.
+
+    ``hint`` ends the message about one that is missing.
+    """
     adata = get_modality(data, mod)
     found: dict[str, pd.Series] = {}
     for column in filter(None, columns):
@@ -66,7 +82,7 @@ def get_obs(data: Data, mod: str | None, columns: Sequence[str | None]) -> pd.Da
             found[column] = data.obs[column].reindex(adata.obs_names)
         else:
             everywhere = [*adata.obs.columns, *(data.obs.columns if isinstance(data, MuData) else [])]
-            raise KeyError(not_found(column, "adata.obs", everywhere))
+            raise KeyError(not_found(column, "adata.obs", everywhere) + hint)
     return pd.DataFrame(found, index=adata.obs_names)
 
 
@@ -135,24 +151,24 @@ def match_features(adata: AnnData, var_names: np.ndarray) -> np.ndarray | None:
     return adata.var_names.get_indexer(pd.Index(var_names))
 
 
-def select_cells(adata: AnnData, cells: Any) -> np.ndarray:
-    """Boolean mask (n_obs,) of the chosen cells: a mask or a list of obs names."""
+def select_cells(adata: AnnData, cells: Any, name: str = "source") -> np.ndarray:
+    """Boolean mask (n_obs,) of the chosen cells: a mask or a list of obs names, given as argument ``name``."""
     if isinstance(cells, pd.Series) and pd.api.types.is_bool_dtype(cells) and not cells.index.equals(adata.obs_names):
         if len(missing := adata.obs_names.difference(cells.index, sort=False)):
             raise KeyError(
-                f"source is a Series without {len(missing)} of the {adata.n_obs} cells: {listed(missing)}. "
+                f"{name} is a Series without {len(missing)} of the {adata.n_obs} cells: {listed(missing)}. "
                 "Pass one with obs names as index, or its values as an array in the order of the cells."
             )
         cells = cells.reindex(adata.obs_names)
     chosen = np.asarray(cells)
     if chosen.dtype.kind in "iuf" and chosen.size:
-        raise TypeError(f"source holds numbers, {listed(chosen.ravel())}. Pass a boolean mask or obs names.")
+        raise TypeError(f"{name} holds numbers, {listed(chosen.ravel())}. Pass a boolean mask or obs names.")
     if chosen.ndim != 1:
-        raise TypeError(f"source is a {type(cells).__name__}. Pass a list of obs names or a boolean mask of all cells.")
+        raise TypeError(f"{name} is {kind_of(cells)}. Pass a list of obs names or a boolean mask of all cells.")
     if chosen.dtype == bool or (chosen.dtype == object and all(isinstance(cell, bool) for cell in chosen)):
         if chosen.shape != (adata.n_obs,):
             raise ValueError(
-                f"source is a mask of shape {chosen.shape}. Pass one value for each of {adata.n_obs} cells."
+                f"{name} is a mask of shape {chosen.shape}. Pass one value for each of {adata.n_obs} cells."
             )
         mask = chosen.astype(bool)
     else:
@@ -160,12 +176,13 @@ def select_cells(adata: AnnData, cells: Any) -> np.ndarray:
         unknown = names[~names.isin(adata.obs_names)]
         if len(unknown):
             raise KeyError(
-                f"source names {len(unknown)} cells that are not in adata.obs_names: {listed(unknown)}. "
+                f"{name} names {len(unknown)} cells that are not in adata.obs_names: {listed(unknown)}. "
                 "Pass obs names or a boolean mask of all cells."
             )
         mask = np.asarray(adata.obs_names.isin(names))
     if not mask.any():
         raise ValueError(
-            "source selects no cells. Pass a mask or names of at least one cell, or leave it out for all controls."
+            f"{name} selects no cells. Pass a mask or names of at least one cell"
+            + (", or leave it out for all controls." if name == "source" else ".")
         )
     return mask

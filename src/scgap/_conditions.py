@@ -1,12 +1,13 @@
 """Conditions: from labels in obs to sets of perturbations with doses, in a context."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from scgap._messages import listed, nearest, not_found
+from scgap._messages import kind_of, listed, nearest, not_found
 
 
 class Design(NamedTuple):
@@ -54,9 +55,16 @@ def make_design(
     def names(value: str | Sequence[str] | None) -> tuple[str, ...]:
         return () if value is None else (value,) if isinstance(value, str) else tuple(value)
 
-    design = Design(
-        names(target_col), label_text(reference_key), names(dose_col), names(group_col), time_col, sep or None
-    )
+    if not isinstance(reference_key, str | Real | np.bool_):
+        raise TypeError(f"reference_key is {kind_of(reference_key)}. Pass the one label that control cells have.")
+    if sep is not None and not (isinstance(sep, str) and sep):
+        raise ValueError(
+            f"sep={sep!r}. Pass the text between the names of a combination, or None for labels as a whole."
+        )
+    design = Design(names(target_col), label_text(reference_key), names(dose_col), names(group_col), time_col, sep)
+    for argument, columns in (("target_col", design.target_cols), ("group_col", design.group_cols)):
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"{argument} names a column twice: {listed(columns)}. Pass each column once.")
     if not design.target_cols:
         raise ValueError("target_col is empty. Pass the obs column, or columns, that name the perturbation.")
     if len(design.dose_cols) > 1 and len(design.dose_cols) != len(design.target_cols):

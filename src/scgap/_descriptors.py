@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scgap._conditions import label_text
-from scgap._messages import listed, not_found
+from scgap._messages import kind_of, listed, not_found
 
 # Not a `type` statement, which the rendered signature would show by name alone.
 EncodingArgument: TypeAlias = pd.DataFrame | str | Sequence[pd.DataFrame | str] | None  # noqa: UP040
@@ -29,9 +29,7 @@ class Descriptors(NamedTuple):
 def check_table(table: Any, name: str) -> pd.DataFrame:
     """The table as float32, its labels and columns as strings; refused if it is not one row of numbers a label."""
     if not isinstance(table, pd.DataFrame):
-        raise TypeError(
-            f"{name} is a {type(table).__name__}. Pass a DataFrame: one row a perturbation, its name as index."
-        )
+        raise TypeError(f"{name} is {kind_of(table)}. Pass a DataFrame: one row a perturbation, its name as index.")
     index = pd.Index([label_text(label) for label in table.index], dtype=object)
     if not index.is_unique:
         raise ValueError(f"{name} names {listed(index[index.duplicated()])} twice. Keep one row a perturbation.")
@@ -68,7 +66,7 @@ def descriptors_from_uns(uns: Mapping[str, Any], key: str) -> Descriptors:
     own = ("method", "perturbations", "features", "values", "params")
     if not isinstance(stored, Mapping) or not set(own) <= set(stored):
         raise ValueError(
-            f"adata.uns[{key!r}] is not an encoding but a {type(stored).__name__}. Pass the key of an encoding, which "
+            f"adata.uns[{key!r}] is not an encoding but {kind_of(stored)}. Pass the key of an encoding, which "
             "scgap.pp.encode_drugs, encode_table and encode_effects make, or of a DataFrame."
         )
     index, columns = ([str(name) for name in stored[name]] for name in ("perturbations", "features"))

@@ -1,6 +1,7 @@
 """The map T(x | condition) = x + f(x, c): an encoder of conditions and a network modulated by it."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -45,28 +46,36 @@ class ConditionalMap(nn.Module):
         for i, width in enumerate(self.hidden):
             scale, shift = jnp.split(nn.Dense(2 * width, name=f"modulation_{i}")(c), 2)
             h = nn.gelu(nn.Dense(width, name=f"hidden_{i}")(h) * (1.0 + scale) + shift)
-        # A last layer of zeros: training starts at the identity.
-        displacement = nn.Dense(cells.shape[-1], kernel_init=nn.initializers.zeros, name="displacement")(h)
+        # Its weights start at zero, and the map at the identity.
+        displacement = nn.Dense(cells.shape[-1], name="displacement")(h)
         return displacement * jnp.any(condition.mask > 0)
 
 
 def init_weights(
-    network: ConditionalMap, key: jax.Array, encoding: np.ndarray, condition: ConditionArrays, cells: np.ndarray
+    network: ConditionalMap, seed: int, encoding: np.ndarray, condition: ConditionArrays, cells: np.ndarray
 ) -> Weights:
     """Fresh weights; ``condition`` is any single condition, ``cells`` (n_cells, n_features) set the network's units."""
     # One scale for all features, so that the geometry the cost sees is the geometry the network sees.
     centre = cells.mean(0)
     scale = np.sqrt(cells.var(0).mean()) or 1.0
-    table = jnp.asarray(encoding, jnp.float32)
-    # Compiled without optimisation: it runs once.
-    init = jax.jit(network.init, compiler_options={"xla_backend_optimization_level": 0})
-    network_weights = init(key, jnp.zeros((1, cells.shape[1])), table[condition.members], condition)
-    return {
-        "network": network_weights["params"],
+    table = np.asarray(encoding, np.float32)
+    one_cell = np.zeros((1, cells.shape[1]), np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), one_cell, table[condition.members], condition)["params"]
+    weights = {
+        "network": jax.tree_util.tree_map_with_path(partial(_draw, np.random.default_rng(seed)), shapes),
         "encoding": table,
-        "centre": jnp.asarray(centre, jnp.float32),
-        "scale": jnp.float32(scale),
+        "centre": np.asarray(centre, np.float32),
+        "scale": np.float32(scale),
     }
+    return jax.tree.map(jnp.asarray, weights)
+
+
+def _draw(generator: np.random.Generator, path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Initial values of one array; on the host, for flax's initialisers take half a second to compile."""
+    layer, kind = path[-2].key, path[-1].key
+    if kind == "bias" or layer == "displacement":
+        return np.zeros(shape.shape, np.float32)
+    return generator.standard_normal(shape.shape, np.float32) / np.float32(np.sqrt(shape.shape[0]))  # LeCun et al. 1998
 
 
 def transport(
@@ -90,7 +99,8 @@ def transport_cells(
     moved = np.empty_like(cells)
     for start in range(0, len(cells), CHUNK):
         chunk = cells[start : start + CHUNK]
-        moved[start : start + CHUNK] = _transport(network, weights, pad_rows(chunk), condition)[: len(chunk)]
+        padded = _transport(network, weights, pad_rows(chunk), condition)
+        moved[start : start + CHUNK] = np.asarray(padded)[: len(chunk)]  # cut on the host: nothing to compile
     return moved
 
 

@@ -22,5 +22,11 @@ def nearest(what: str, found: Collection[object]) -> str | None:
 def not_found(what: str, where: str, found: Collection[object]) -> str:
     """What is missing, where it was looked for, what is there, and the nearest of it."""
     close = nearest(what, found)
-    hint = f"Did you mean {close!r}?" if close else "Pass one of these."
-    return f"{what!r} is not in {where}; found {listed(found)}. {hint}"
+    hint = f" Did you mean {close!r}?" if close else " Pass one of these." if found else ""
+    return f"{what!r} is not in {where}; found {listed(found)}.{hint}"
+
+
+def kind_of(value: object) -> str:
+    """``an ndarray``: the type of a value, with its article."""
+    name = type(value).__name__
+    return f"{'an' if name.lower().startswith((*'aeiou', 'nd')) else 'a'} {name}"

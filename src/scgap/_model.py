@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, get_modality
+from scgap._adata import Data, check_folder, get_modality
 from scgap._conditions import Design
 from scgap._encoding import Encoding, encoding_from_dict, encoding_to_dict
 from scgap._messages import not_found
@@ -68,6 +68,15 @@ def model_to_uns(model: TransportModel) -> dict[str, Any]:
     }
 
 
+def check_free(uns: Mapping[str, Any], key: str) -> None:
+    """Refuse to write over anything but maps."""
+    if key in uns and not (isinstance(uns[key], Mapping) and "format_version" in uns[key]):
+        raise ValueError(
+            f"adata.uns[{key!r}] exists and is not a map of scgap, which alone are written over. Pass another name as "
+            "key_added, or delete it."
+        )
+
+
 def model_from_uns(stored: Mapping[str, Any]) -> TransportModel:
     """The inverse of `model_to_uns`."""
     version = int(stored.get("format_version", 0)) if isinstance(stored, Mapping) else 0
@@ -113,6 +122,8 @@ def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap"
     ------
     KeyError
         There is no map under ``key``.
+    ValueError
+        The folder of ``path`` does not exist.
 
     See Also
     --------
@@ -131,9 +142,10 @@ def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap"
     """
     from safetensors.numpy import save_file
 
+    path = check_folder(path)
     arrays: dict[str, np.ndarray] = {}
     plain = _pack(model_to_uns(get_model(data, mod, key)), "", arrays)
-    save_file(arrays, Path(path), metadata={"scgap": json.dumps(plain)})
+    save_file(arrays, path, metadata={"scgap": json.dumps(plain)})
 
 
 def read_transport(path: str | PathLike[str]) -> dict[str, Any]:

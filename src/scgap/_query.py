@@ -1,7 +1,7 @@
 """Questions to a fitted map: which condition is meant, which cells are moved, and the moving."""
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from scgap._adata import select_cells
 from scgap._arrays import ConditionArrays
 from scgap._conditions import Condition, has_label, parse_condition, read_conditions, records
 from scgap._encoding import encode_conditions
-from scgap._messages import listed, not_found
+from scgap._messages import kind_of, listed, not_found
 from scgap._model import TABLE, TransportModel
 
 
@@ -27,7 +27,7 @@ def read_query(model: TransportModel, condition: str | Mapping[str, Any] | pd.Se
             query = {name: value for name, value in query.items() if name in design.columns or name not in TABLE}
     else:
         raise TypeError(
-            f"condition is a {type(condition).__name__}. Pass a label of {design.target_cols[0]!r}, or a mapping from "
+            f"condition is {kind_of(condition)}. Pass a label of {design.target_cols[0]!r}, or a mapping from "
             f"columns to values; columns: {listed(design.columns)}."
         )
     for column in query:
@@ -73,17 +73,24 @@ def select_source(
                 "are not of it. Cells are moved in their own group: leave it out of condition, or select cells of it."
             )
     else:
-        conditions, of_cell, _ = read_conditions(design, obs)
+        conditions, of_cell, _ = read_conditions(design, obs, need_controls=False)
         control = [i for i, condition in enumerate(conditions) if condition.is_control]
         cells = np.isin(of_cell, control) & in_group
         if not cells.any():
+            where = f" in the group {listed(asked.values())}" if asked else ""
+            groups = sorted({", ".join(conditions[i].group) for i in control} - {""})
             raise ValueError(
-                f"There are no control cells in the group {listed(asked.values())}. Pass the cells to move as source=, "
-                f"or one of the groups {listed(sorted({', '.join(conditions[i].group) for i in control}))}."
+                f"There are no control cells{where}: none has reference_key={design.reference_key!r} in "
+                f"{listed(design.target_cols)}. Pass the cells to move as source="
+                + (f", or one of the groups {listed(groups)}." if groups else ".")
             )
     for column, trained in model.encoding.groups.items():
-        found, held_out = ({str(group) for group in table[column].unique()} for table in (obs[cells], model.conditions))
-        _check_groups(column, found, trained, held_out)
+        if new := sorted({str(group) for group in obs[column][cells].unique()} - set(trained)):
+            warnings.warn(
+                f"{column!r} {listed(new)} was not trained on: its cells are moved without its context. The map knows "
+                f"the context of {listed(trained)}.",
+                stacklevel=3,
+            )
     return cells
 
 
@@ -103,20 +110,6 @@ def move_cells(model: TransportModel, points: np.ndarray, groups: pd.DataFrame, 
         arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
         moved[rows] = transport_cells(model.network, model.weights, points[rows], arrays)
     return moved
-
-
-def _check_groups(column: str, found: set[str], trained: Collection[str], held_out: set[str]) -> None:
-    """Refuse groups that the fit did not know, and say which of those it knew were held out."""
-    new = sorted(found - set(trained))
-    if unknown := [group for group in new if group not in held_out]:
-        raise ValueError(
-            f"The map was not fitted on {column!r} {listed(unknown)}; its groups are {listed(trained)}. "
-            "Select source cells of these, or fit with controls and perturbed cells of the new group."
-        )
-    if new:
-        warnings.warn(
-            f"{column!r} {listed(new)} was not trained on: its cells are moved without its context.", stacklevel=4
-        )
 
 
 def _matching(model: TransportModel, query: Mapping[str, Any], asked: Condition) -> list[str]:

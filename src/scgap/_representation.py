@@ -4,6 +4,7 @@ Decoding moves a cell by what the map changed and keeps what the representation 
 cell comes back as it was, and a PCA prediction keeps each cell's own variation outside of the components.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ from scipy.linalg.blas import sgemm
 from scgap._adata import Matrix, check_finite, get_matrix, match_features, to_dense
 from scgap._messages import not_found
 
+LARGEST_LOG = 50  # above any logarithm or arcsinh of a measurement
+N_LOOKED_AT = 256  # cells, in which counts would show
+MANY_FEATURES = 2_000  # a usual number of highly variable genes
 CONSISTENT = 1e-3  # largest deviation of stored from recomputed PCA coordinates, relative to their spread
 
 
@@ -45,18 +49,23 @@ def make_representation(
     empty = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
     if use_rep is None or use_rep == "X":
         matrix = _finite_matrix(adata, layer)
+        _warn_of_counts(matrix, layer)
+        _warn_of_many_features(adata.n_vars)
         return Representation("features", layer, None, *empty, _nonnegative(matrix, seen)), to_dense(matrix)
-    if use_rep not in adata.obsm:
-        raise KeyError(
-            not_found(use_rep, "adata.obsm", list(adata.obsm)) + " Compute it first, e.g. with sc.pp.pca(adata)."
-        )
     points = _finite_points(adata, use_rep)
     components_key, uns_key = ("PCs", "pca") if use_rep == "X_pca" else (use_rep, use_rep)
     if components_key not in adata.varm:
+        if use_rep == "X_pca":
+            warnings.warn(
+                "adata.obsm['X_pca'] has no decoder, for adata.varm['PCs'] is missing: predictions will stay in the "
+                "embedding. To have them in features, call sc.pp.pca(adata) and fit again.",
+                stacklevel=3,
+            )
         return Representation("obsm", layer, use_rep, *empty, nonnegative=False), points
     layer = layer if layer is not None else adata.uns.get(uns_key, {}).get("params", {}).get("layer")
     components = np.asarray(adata.varm[components_key], np.float32)
     matrix = _finite_matrix(adata, layer)
+    _warn_of_counts(matrix, layer)
     offset = _pca_offset(matrix, components, points, use_rep)
     representation = Representation("pca", layer, use_rep, components, offset, _nonnegative(matrix, seen))
     return representation, encode(representation, matrix)
@@ -66,10 +75,12 @@ def read_matrix(representation: Representation, adata: AnnData) -> Matrix:
     """What the map was fitted on, checked: features (n_obs, n_vars), or the embedding where it has no decoder."""
     if representation.kind != "obsm":
         return _finite_matrix(adata, representation.layer)
-    assert representation.use_rep is not None
-    if representation.use_rep not in adata.obsm:
-        raise KeyError(not_found(representation.use_rep, "adata.obsm", list(adata.obsm)))
-    return _finite_points(adata, representation.use_rep)
+    return read_points(adata, representation.layer, representation.use_rep)
+
+
+def read_points(adata: AnnData, layer: str | None, use_rep: str | None) -> Matrix:
+    """Features or embedding (n_obs, n) that ``layer`` and ``use_rep`` name, checked."""
+    return _finite_matrix(adata, layer) if use_rep is None or use_rep == "X" else _finite_points(adata, use_rep)
 
 
 def feature_order(representation: Representation, adata: AnnData, var_names: np.ndarray) -> np.ndarray | slice:
@@ -86,7 +97,7 @@ def encode(representation: Representation, cells: Matrix) -> np.ndarray:
 
 
 def decode(representation: Representation, cells: np.ndarray, points: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Features (n_cells, n_vars) of cells whose points were moved by the map; ``cells`` may be overwritten with them."""
+    """Features (n_cells, n_vars) of cells whose points were moved by the map; ``cells`` may be overwritten."""
     if representation.kind == "pca":
         # cells + (moved - points) @ components.T, by BLAS in place: an atlas of genes is written once.
         components, delta = representation.components, moved - points
@@ -140,11 +151,40 @@ def _pca_offset(matrix: Matrix, components: np.ndarray, points: np.ndarray, use_
 
 def _finite_matrix(adata: AnnData, layer: str | None) -> Matrix:
     matrix = get_matrix(adata, layer)
-    check_finite(matrix, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
+    check_finite(matrix, _place(layer))
     return matrix
 
 
+def _place(layer: str | None) -> str:
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
+def _warn_of_counts(matrix: Matrix, layer: str | None) -> None:
+    some: Any = matrix[:: max(1, matrix.shape[0] // N_LOOKED_AT)]
+    values = some.data if sparse.issparse(some) else some
+    if values.max(initial=0) > LARGEST_LOG and values.min(initial=0) >= 0 and (values == np.round(values)).all():
+        warnings.warn(
+            f"{_place(layer)} looks like raw counts, whole numbers up to {values.max():g}, and is fitted as it is: "
+            "distances between cells are then mostly depth of sequencing. Normalise and log it first: "
+            "sc.pp.normalize_total(adata), sc.pp.log1p(adata).",
+            stacklevel=4,
+        )
+
+
+def _warn_of_many_features(n_features: int) -> None:
+    if n_features > MANY_FEATURES:
+        warnings.warn(
+            f"The map is fitted on all {n_features} features, where distances between cells are mostly noise. Better: "
+            "principal components, which are decoded to features: sc.pp.pca(adata), then use_rep='X_pca'.",
+            stacklevel=4,
+        )
+
+
 def _finite_points(adata: AnnData, use_rep: str) -> np.ndarray:
+    if use_rep not in adata.obsm:
+        raise KeyError(
+            not_found(use_rep, "adata.obsm", list(adata.obsm)) + " Compute it first, e.g. with sc.pp.pca(adata)."
+        )
     points = np.asarray(adata.obsm[use_rep], np.float32)
     check_finite(points, f"adata.obsm[{use_rep!r}]")
     return points

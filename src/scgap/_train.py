@@ -26,7 +26,8 @@ from scgap._map import ConditionalMap, Weights, transport
 from scgap._populations import ConditionArrays, Populations, sample_cells, sample_independent, spread_cells
 
 N_REPORTS = 40  # a report costs one look at the validation cells and one host sync
-PATIENCE = 12  # reports without a better validation score before training stops
+PATIENCE = 12  # reports, and
+PATIENT_ITERS = 500  # updates, without a better validation score before training stops: ten times what is averaged
 MAX_VALIDATED = 64  # conditions looked at in a report, evenly spread over all
 N_VALIDATED = 256  # cells of each of them
 BASE_BATCH = 512  # cells for which the learning rate is given
@@ -133,8 +134,7 @@ def fit(
     FloatingPointError
         A loss is no longer finite.
     """
-    of_target_terms, of_steps = jax.random.split(key)
-    target_terms = _target_terms(of_target_terms, data.train, loss.epsilon, setup=setup)
+    target_terms = _target_terms(key, data.train, loss.epsilon, setup=setup)
     learning_rate *= float(np.sqrt(setup.batch_size / BASE_BATCH))
     looked_at = _spread(data.validated, MAX_VALIDATED)
     fresh = State(weights, weights, OPTIMIZER.init(_trainable(weights, setup)), jnp.int32(0))
@@ -145,7 +145,7 @@ def fit(
             n_steps = min(every, n_iters - int(state.iteration))
             state, fitting_loss = _advance(
                 state,
-                of_steps,
+                key,
                 data.train,
                 data.conditions,
                 data.n_conditions,
@@ -260,7 +260,9 @@ def _target_terms(key: jax.Array, train: Populations, epsilon: Scalar, *, setup:
     _, n_cells = _ghost_batches(setup.batch_size)
 
     def term(population: jax.Array) -> jax.Array:
-        batches = _sample_batches(jax.random.fold_in(key, population), train, population, n_cells, setup.debias)
+        # Counted from the other end than the iterations, which fold in theirs.
+        own_key = jax.random.fold_in(key, jnp.uint32(2**32 - 1) - population.astype(jnp.uint32))
+        batches = _sample_batches(own_key, train, population, n_cells, setup.debias)
         if setup.debias == "independent":
             return 0.5 * transport_cost(*batches, cost=setup.cost, epsilon=epsilon)
         return 0.5 * self_cost(batches[0], cost=setup.cost, epsilon=epsilon)
@@ -295,7 +297,8 @@ def _reports_since_best(history: list[Report]) -> int:
 
 
 def _is_stale(history: list[Report]) -> bool:
-    return bool(history) and _reports_since_best(history) >= PATIENCE
+    since = _reports_since_best(history) if history else 0
+    return since >= PATIENCE and history[-1].iteration - history[-1 - since].iteration >= PATIENT_ITERS
 
 
 def _trainable(weights: Weights, setup: Setup) -> Weights:

@@ -334,6 +334,13 @@ def test_one_valid_cell_of_a_condition_does_not_stop_the_fit(screen, fit):
     assert np.isfinite(fit(screen, n_iters=20)["history"].to_numpy()).all()
 
 
+def test_a_separator_that_is_in_no_label_is_told(pairs, pairs_settings):
+    with pytest.warns(UserWarning, match=r"sep='\|' is in no label of 'genes': each is taken whole") as log:
+        scgap.tl.fit_transport(pairs, **{**pairs_settings, "sep": "|", "n_iters": 0, "split_col": None})
+    assert log[0].filename == __file__
+    assert "A+B" in pairs.uns["scgap"]["encoding"]["perturbations"]
+
+
 def test_blank_labels_are_missing_labels(screen, fit):
     label = screen.obs["perturbation"].astype(str)
     screen.obs["perturbation"] = label.where(label != "drug_1", " ")
@@ -411,7 +418,7 @@ def test_a_broken_run_goes_on_to_the_same_weights(screen, fitted, fit, refused, 
         ({"dose_col": "dose"}, KeyError, ("'dose' is not in adata.obs", "found 'perturbation', 'dose_value'")),
         ({"group_col": "cell_lines"}, KeyError, ("'cell_lines'", "Did you mean 'cell_line'?")),
         ({"time_col": "time"}, KeyError, ("'time' is not in adata.obs",)),
-        ({"split_col": "splt"}, KeyError, ("'splt'", "Did you mean 'split'?")),
+        ({"split_col": "splt"}, KeyError, ("'splt'", "Did you mean 'split'?", "scgap.pp.split makes such a column")),
         (
             {"reference_key": "contol", "dose_col": None},
             ValueError,
@@ -419,7 +426,11 @@ def test_a_broken_run_goes_on_to_the_same_weights(screen, fitted, fit, refused, 
         ),
         ({"reference_key": "DMSO", "dose_col": None}, ValueError, ("'DMSO'", "'drug_3'", "Pass one of these.")),
         ({"layer": "untreatd"}, KeyError, ("'untreatd' is not in adata.layers", "Did you mean 'untreated'?")),
-        ({"use_rep": "X_pca"}, KeyError, ("'X_pca' is not in adata.obsm", "found nothing", "sc.pp.pca")),
+        (
+            {"use_rep": "X_pca"},
+            KeyError,
+            ("'X_pca' is not in adata.obsm; found nothing. Compute it first",),
+        ),
         ({"mod": "rna"}, ValueError, ("mod='rna' was given with an AnnData",)),
         ({"cost": "euclidian"}, ValueError, ("'euclidian'", "Did you mean 'euclidean'?", "ott.geometry.costs")),
         ({"n_iters": -1}, ValueError, ("n_iters=-1", "whole number")),
@@ -438,6 +449,13 @@ def test_a_broken_run_goes_on_to_the_same_weights(screen, fitted, fit, refused, 
         ({"hidden": 16}, ValueError, ("hidden=16", "at least one hidden layer")),
         ({"hidden": (16, 0)}, ValueError, ("hidden=0", "from 1")),
         ({"key_added": "a/b"}, ValueError, ("'a/b' cannot be a key",)),
+        ({"key_added": "simulation"}, ValueError, ("adata.uns['simulation'] exists and is not a map", "another name")),
+        ({"key_added": "drug_descriptors"}, ValueError, ("exists and is not a map of scgap", "or delete it")),
+        (
+            {"checkpoint": "nowhere/run.safetensors"},
+            ValueError,
+            ("'nowhere/run.safetensors' is in a folder, 'nowhere', that does not exist", "Make it first"),
+        ),
         ({"encoding": {"drug_1": [1.0]}}, TypeError, ("encoding is a dict", "Pass a DataFrame")),
         (
             {"encoding": pd.DataFrame({"d": [1.0, 2.0]}, index=["drug_1", "drug_3"])},
@@ -470,6 +488,13 @@ def test_numbers_that_are_none_are_refused(screen, settings, refused, value, kin
     screen.X = kind(matrix)
     with refused(screen, ValueError, "adata.X holds NaN or infinite values in 1 of 1500 cells"):
         scgap.tl.fit_transport(screen, copy=copy, **settings)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.25])
+def test_cells_that_are_all_the_same_are_refused(screen, settings, refused, value):
+    screen.X[:] = value
+    with refused(screen, ValueError, "mean cost between perturbed cells of one condition is 0", "layer= or use_rep="):
+        scgap.tl.fit_transport(screen, **settings)
 
 
 @pytest.mark.parametrize(
@@ -553,5 +578,5 @@ def test_a_wrong_modality_is_refused(screen, settings, refused):
         scgap.tl.fit_transport(mdata, **settings)
     with refused(mdata, KeyError, "'proteins' is not in mdata.mod", "Did you mean 'protein'?"):
         scgap.tl.fit_transport(mdata, mod="proteins", **settings)
-    with refused(screen.X, TypeError, "data is a ndarray"):
+    with refused(screen.X, TypeError, "data is an ndarray"):
         scgap.tl.fit_transport(screen.X, **settings)

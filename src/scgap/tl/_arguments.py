@@ -8,7 +8,7 @@ import numpy as np
 from ott.geometry.costs import CostFn
 
 from scgap._losses import COSTS
-from scgap._messages import listed, not_found
+from scgap._messages import kind_of, listed, not_found
 
 _seen: dict[str, CostFn] = {}
 
@@ -44,9 +44,7 @@ def resolve_cost(cost: str | CostFn) -> tuple[str, CostFn]:
             raise ValueError(not_found(cost, "the named costs", list(COSTS)) + " Or pass a cost of ott.geometry.costs.")
         return cost, COSTS[cost]
     if not isinstance(cost, CostFn):
-        raise TypeError(
-            f"cost is a {type(cost).__name__}. Pass one of {listed(COSTS)}, or a cost of ott.geometry.costs."
-        )
+        raise TypeError(f"cost is {kind_of(cost)}. Pass one of {listed(COSTS)}, or a cost of ott.geometry.costs.")
     parameters, structure = jax.tree.flatten(cost)
     name = f"{structure} {[np.asarray(parameter).tolist() for parameter in parameters]}"
     return name, _seen.setdefault(name, cost)

@@ -63,7 +63,9 @@ def evaluate(
     -------
     Table with one row for each condition, method and metric: ``condition``, ``split``, ``seen`` (whether the condition
     had training cells), ``method`` (``key``, the baselines, ``ceiling``: one half of the observed cells as prediction
-    of the other), ``metric``, ``value``, ``n_cells``, ``baseline`` (the best baseline's value), ``ceiling``, and
+    of the other), ``metric``, ``value``, ``n_cells`` (predicted cells, and as many observed ones, in one comparison:
+    half of those used, for ``value`` is the mean over two halves), ``baseline`` (the best baseline's value),
+    ``ceiling``, and
     ``score = (baseline - value) / (baseline - ceiling)``: 0 is the best simple baseline, 1 a replicate. Scores are
     not clipped; they are NaN where the baseline is as good as a replicate and there is nothing to gain. Also stored as
     ``uns[key]["scores"]``.

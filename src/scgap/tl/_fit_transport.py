@@ -14,20 +14,21 @@ import pandas as pd
 from ott.geometry.costs import CostFn
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
+from scgap._adata import Data, check_folder, check_key, check_writable, get_modality, get_obs
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
 from scgap._conditions import make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
 from scgap._map import ConditionalMap, init_weights
-from scgap._model import TransportModel, model_to_uns
+from scgap._messages import listed
+from scgap._model import TransportModel, check_free, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
 from scgap.tl._arguments import positive, resolve_cost, whole_number, widths
 
-# Chosen on one seed of the Sachs data (held-out cells of seen conditions); no benchmark has settled them yet.
+# By `benchmarks/quality.py epsilon`, values of epsilon from 0.01 to 0.1 and of the gap's up to 0.02 fit equally well.
 EPSILON = 0.05  # of the mean cost between perturbed cells
 GAP_EPSILON = 0.02  # the same for the Monge gap, whose plan should be sharp
 
@@ -80,7 +81,8 @@ def fit_transport(
     data
         AnnData, or MuData together with ``mod``.
     target_col
-        Column of ``obs`` that names the perturbation, or several columns for combinations.
+        Column of ``obs`` that names the perturbation, or several columns for combinations. A perturbation that is named
+        twice for a cell counts once; with ``dose_col`` its doses add up, so ``"A+A"`` at dose 10 is ``"A"`` at 20.
     reference_key
         Label of control cells in ``target_col``.
     dose_col
@@ -92,6 +94,7 @@ def fit_transport(
         Column of times after treatment, a numeric feature of the condition. Controls are not matched by time.
     sep
         Separator of a combination written as one label, such as ``"+"`` in ``"A+B"``. Doses may be joined by it, too.
+        Default: every label is taken whole, as the name of one perturbation.
     encoding
         Descriptors of perturbations, needed to predict those that were not measured: the key of ``uns`` that
         `scgap.pp.encode_drugs`, `scgap.pp.encode_table` or `scgap.pp.encode_effects` wrote; a DataFrame, one row a
@@ -104,7 +107,8 @@ def fit_transport(
         touched; without valid cells, a tenth of the training cells takes their place (at least 5 of a condition, as
         long as 10 are left to train on).
     layer
-        Layer to fit; default ``X``.
+        Layer to fit; default ``X``. Together with ``use_rep="X_pca"`` the layer that the PCA was made of, to which
+        predictions are decoded; default the one that `scanpy.pp.pca` noted. With other embeddings it is not looked at.
     use_rep
         Key of ``obsm`` to fit in. ``"X_pca"`` is decoded to features with ``varm["PCs"]``; other embeddings have no
         decoder, and predictions stay in their space.
@@ -167,11 +171,18 @@ def fit_transport(
     KeyError
         A column, layer, modality, ``obsm`` key or encoding is absent.
     ValueError
-        No control cells (in some group), a trained perturbation without a row in ``encoding``, conditions with fewer than 10 training cells, NaN or negative doses, NaN or
-        infinite features, repeated feature names, a view without ``copy``, settings out of range, or a ``checkpoint``
-        of another run.
+        No control cells (in some group), conditions with fewer than 10 training cells, NaN or negative doses, NaN or
+        infinite features, no spread between cells, a trained perturbation without a row in ``encoding``, repeated
+        feature names, a view without ``copy``, settings out of range, ``uns[key_added]`` that is not a map, or a
+        ``checkpoint`` of another run or in no folder.
     FloatingPointError
         Training diverged.
+
+    Warns
+    -----
+    UserWarning
+        Cells without a label are left out; ``sep`` is in no label; the features are raw counts, or more than 2,000;
+        ``"X_pca"`` has no decoder.
 
     Examples
     --------
@@ -206,17 +217,24 @@ def fit_transport(
     cost_name, ground_cost = resolve_cost(cost)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
+    check_free(adata.uns, key_added)
+    path = None if checkpoint is None else check_folder(checkpoint)
 
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)
-    obs = get_obs(data, mod, [*design.columns, split_col])
+    obs = get_obs(data, mod, design.columns)
+    labels = get_obs(data, mod, [split_col], hint=" scgap.pp.split makes such a column.")
     conditions, of_cell, rows = read_conditions(design, obs)
     if n_unlabelled := int((of_cell < 0).sum()):
         warnings.warn(f"{n_unlabelled} cells without a perturbation or group label are left out.", stacklevel=2)
-    split = assign_split(obs[split_col] if split_col else None, of_cell, seed)
-    descriptors = join_encodings(encoding, adata.uns)
-    experiment = make_experiment(conditions, of_cell, split, learned=descriptors is None)
-    table = make_encoding(design, experiment.trained, descriptors)
-    arrays = jax.tree.map(jnp.asarray, experiment_arrays(experiment, table))
+    if sep and not any(sep in str(label) for column in design.target_cols for label in obs[column].unique()):
+        warnings.warn(
+            f"sep={sep!r} is in no label of {listed(design.target_cols)}: each is taken whole, as one perturbation.",
+            stacklevel=2,
+        )
+    split = assign_split(labels[split_col] if split_col else None, of_cell, seed)
+    experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
+    table = make_encoding(design, experiment.trained, encoding)
+    arrays = experiment_arrays(experiment, table)
 
     var_names = np.asarray(adata.var_names, dtype=str)
     representation, points = make_representation(adata, layer, use_rep, split != "test")
@@ -225,9 +243,13 @@ def fit_transport(
     network = ConditionalMap(hidden)
     one_condition = jax.tree.map(lambda array: array[0], arrays)
     vectors = initial_vectors(table, seed)
-    of_weights, of_training = jax.random.split(jax.random.key(seed))
-    weights = init_weights(network, of_weights, vectors, one_condition, points[split == "train"])
+    weights = init_weights(network, seed, vectors, one_condition, points[split == "train"])
     scale = mean_cost(train, len(experiment.trained), cost=ground_cost)
+    if scale == 0:
+        raise ValueError(
+            "The mean cost between perturbed cells of one condition is 0: all of them are the same. Transport needs "
+            "cells that differ: look at the data, and pass what holds it as layer= or use_rep=."
+        )
     loss = Loss(
         epsilon=EPSILON * scale if epsilon is None else epsilon,
         gap_epsilon=GAP_EPSILON * scale if gap_epsilon is None else gap_epsilon,
@@ -243,17 +265,18 @@ def fit_transport(
         "hidden": list(hidden),
         "seed": seed,
     }
-    path = None if checkpoint is None else Path(checkpoint)
     fingerprint = fingerprint_of(params, (train, valid, arrays, vectors)) if path else ""
     with _progress_bar(n_iters, progress) as bar:
         weights, history = fit(
             weights,
-            TrainingData(train, valid, arrays, len(experiment.trained), experiment.validated),
-            Setup(network, ground_cost, batch_size, conditions_per_step, debias, learn_encoding=descriptors is None),
+            TrainingData(
+                train, valid, jax.tree.map(jnp.asarray, arrays), len(experiment.trained), experiment.validated
+            ),
+            Setup(network, ground_cost, batch_size, conditions_per_step, debias, learn_encoding=encoding is None),
             loss,
             n_iters=n_iters,
             learning_rate=learning_rate,
-            key=of_training,
+            key=jax.random.key(seed),
             on_report=partial(_on_report, bar, path, fingerprint),
             resume=lambda fresh: read_checkpoint(path, fresh, fingerprint) if path and path.exists() else fresh,
         )

@@ -67,13 +67,13 @@ def predict(
     KeyError
         No map under ``key``; an unknown column; a perturbation without a vector.
     ValueError
-        A dose or time is left open; ``source`` selects nothing; features are missing or unknown; a group that was not
-        fitted; the place to write to holds the fitted data, or anything that is not a prediction.
+        A dose or time is left open; ``source`` selects nothing; there are no controls to move; features are missing or
+        unknown; the place to write to holds the fitted data, or anything that is not a prediction.
 
     Warns
     -----
     UserWarning
-        The embedding has no decoder; cells of a group that was held out are moved without its context.
+        The embedding has no decoder; cells of a group that was not trained on are moved without its context.
 
     Examples
     --------
@@ -90,7 +90,10 @@ def predict(
     name = check_key(key_added or key)
     _check_free(adata, model, key, name)
     query = read_query(model, condition)
-    obs = get_obs(data, mod, model.design.columns if source is None else model.design.group_cols)
+    obs = get_obs(data, mod, model.design.group_cols)
+    if source is None:
+        hint = " It tells which cells are controls: add it, or pass the cells to move as source=."
+        obs = get_obs(data, mod, model.design.columns, hint=hint)
     cells = select_source(model, adata, obs, query, source)
     prediction = _move(model, adata, cells, obs, query)
 
