@@ -10,11 +10,12 @@ import scgap
 
 ROOT = Path(scgap.__file__).parent
 CORE = {"_arrays", "_populations", "_sinkhorn", "_losses", "_map", "_train"}
-READERS = {"_adata", "_conditions", "_descriptors", "_encoding", "_messages", "_representation", "_splits"}
+READERS = {"_adata", "_checks", "_conditions", "_descriptors", "_encoding", "_messages", "_representation", "_splits"}
 
 # Which of our own files and folders each of them may import. The arrays know nothing of the objects they came from.
 MAY_IMPORT = {
     "_messages": set(),
+    "_checks": set(),
     "_arrays": set(),
     "_populations": {"_arrays"},
     "_sinkhorn": set(),

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Matrix, to_dense
-from scgap._conditions import Condition
+from scgap._adata import Data, Matrix, get_obs, to_dense
+from scgap._conditions import Design, read_conditions
 from scgap._losses import COSTS, cost_matrix, transport_cost
-from scgap._splits import MIN_CELLS
+from scgap._splits import MIN_CELLS, read_split
 
 EPSILON = 0.05  # of the mean cost within a population, as in a fit
 CHUNK = 128  # pairs of populations a call: large enough to be fast, and small enough to be stopped between two
@@ -36,14 +36,20 @@ class Samples(NamedTuple):
     """(n_populations, n), the same for both batches."""
 
 
-def populations_of(conditions: Sequence[Condition], of_cell: np.ndarray, chosen: np.ndarray) -> Populations:
-    """The chosen cells (n_obs,) that got one perturbation alone, at any dose and time; populations of 10 and more."""
+def training_populations(
+    data: Data, mod: str | None, design: Design, split_col: str | None
+) -> tuple[Populations, set[str]]:
+    """Training cells, 10 or more, that got one perturbation alone at any dose; and all perturbations there are."""
+    obs = get_obs(data, mod, [*design.columns, split_col])
+    conditions, of_cell, _ = read_conditions(design, obs)
+    train = read_split(obs[split_col] if split_col else None, of_cell) == "train"
     of_population: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for i, condition in enumerate(conditions):
         if len(condition.members) == 1:
             of_population.setdefault((condition.members[0][0], condition.group), []).append(i)
-    rows = {key: np.flatnonzero(chosen & np.isin(of_cell, numbers)) for key, numbers in of_population.items()}
-    return {key: found for key, found in sorted(rows.items()) if len(found) >= MIN_CELLS}
+    rows = {key: np.flatnonzero(train & np.isin(of_cell, numbers)) for key, numbers in sorted(of_population.items())}
+    populations = {key: found for key, found in rows.items() if len(found) >= MIN_CELLS}
+    return populations, {name for condition in conditions for name, _ in condition.members}
 
 
 def draw_samples(matrix: Matrix, populations: Populations, groups: Sequence[Any], n_cells: int, seed: int) -> Samples:

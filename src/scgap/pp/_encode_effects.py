@@ -1,19 +1,20 @@
 """Describe perturbations by what they do to cells."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from sklearn.manifold import smacof
 
-from scgap._adata import Data, check_key, get_modality, get_obs
-from scgap._conditions import make_design, read_conditions
+from scgap._adata import Data, check_key, get_modality
+from scgap._checks import whole_number
+from scgap._conditions import make_design
 from scgap._descriptors import Descriptors, descriptors_to_uns
 from scgap._messages import listed
 from scgap._representation import read_points
-from scgap._splits import MIN_CELLS, read_split
-from scgap.pp._effects import EPSILON, divergences, draw_samples, mean_cost_within, populations_of, self_costs
+from scgap._splits import MIN_CELLS
+from scgap.pp._effects import EPSILON, divergences, draw_samples, mean_cost_within, self_costs, training_populations
 
 N_STARTS = 4  # random starts of SMACOF, of which the one with the least stress is kept
 
@@ -115,16 +116,15 @@ def encode_effects(
     >>> adata.uns["effect"]["values"].shape
     (4, 2)
     """
-    _check_numbers(n_components=n_components, n_cells=n_cells)
+    n_components = whole_number("n_components", n_components, 1)
+    n_cells = whole_number("n_cells", n_cells, 5)
+    seed = whole_number("seed", seed, 0)
     check_key(key_added)
     adata = get_modality(data, mod)
     design = make_design(target_col, reference_key, dose_col, group_col, None, sep)
-    obs = get_obs(data, mod, [*design.columns, split_col])
-    conditions, of_cell, _ = read_conditions(design, obs)
-    train = read_split(obs[split_col] if split_col else None, of_cell) == "train"
-    populations = populations_of(conditions, of_cell, train)
+    populations, measured = training_populations(data, mod, design, split_col)
     names = sorted({name for name, _ in populations})
-    _check_names(names, {name for condition in conditions for name, _ in condition.members})
+    _check_names(names, measured)
 
     groups = sorted({group for _, group in populations})
     samples = draw_samples(read_points(adata, layer, use_rep), populations, groups, n_cells, seed)
@@ -155,3 +155,30 @@ def encode_effects(
     result = data.copy() if copy else data
     get_modality(result, mod).uns[key_added] = descriptors_to_uns(descriptors)
     return result if copy else None
+
+
+def _check_names(names: Sequence[str], measured: Iterable[str]) -> None:
+    """Say which perturbations get no vector, or refuse to go on with less than two."""
+    without = sorted(set(measured) - set(names))
+    if len(names) < 2:
+        raise ValueError(
+            f"Only {listed(names)} has {MIN_CELLS} training cells that got it alone; {listed(without)} have fewer. "
+            "Distances take two perturbations: check split_col and sep, or pool groups."
+        )
+    if without:
+        warnings.warn(
+            f"No vector for {listed(without)}: fewer than {MIN_CELLS} training cells got them alone. They cannot be "
+            "predicted from this encoding, unless scgap.pp.place_effect places them by cells of their own.",
+            stacklevel=3,
+        )
+
+
+def _square(divergences: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """The symmetric matrix (n, n) of divergences that are known above the diagonal."""
+    upper = np.triu(divergences.to_numpy(float), 1)
+    if unknown := [f"{names[i]} and {names[j]}" for i, j in np.argwhere(np.isnan(upper))]:
+        raise ValueError(
+            f"There is no distance between {listed(unknown)}: they were measured in no common group. Leave group_col "
+            "out to pool groups, or drop these perturbations."
+        )
+    return upper + upper.T

@@ -65,14 +65,15 @@ def standardised(table: pd.DataFrame, reference: Iterable[str] | None) -> tuple[
     A descriptor that is not defined for some drug is left out; molecules of the reference are left out of its
     statistics.
     """
-    finite = np.isfinite(table).all()
-    if not finite.all():
-        drugs = table.index[~np.isfinite(table).all(axis=1)]
+    undefined = ~np.isfinite(table.to_numpy())
+    if undefined.any():
+        drugs = table.index[undefined.any(axis=1)]
         warnings.warn(
-            f"{listed(table.columns[~finite])} are left out: they are not defined for {listed(drugs)}.", stacklevel=3
+            f"{listed(table.columns[undefined.any(axis=0)])} are left out: they are not defined for {listed(drugs)}.",
+            stacklevel=3,
         )
     library = table if reference is None else rdkit2d(parse_molecules({text: text for text in reference})[0])
-    library = library.loc[:, finite].where(np.isfinite)
+    library = library.loc[:, ~undefined.any(axis=0)].replace([np.inf, -np.inf], np.nan)
     mean, std = library.mean(), library.std(ddof=0)
     kept = std.index[std > CONSTANT]
     statistics = {"mean": mean[kept].to_numpy(), "std": std[kept].to_numpy()}

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from scgap._adata import Data, check_folder, check_key, check_writable, get_modality, get_obs
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
+from scgap._checks import whole_number
 from scgap._conditions import make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import initial_vectors, make_encoding
@@ -26,7 +27,7 @@ from scgap._model import TransportModel, check_free, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
-from scgap.tl._arguments import positive, resolve_cost, whole_number, widths
+from scgap.tl._arguments import positive, resolve_cost, widths
 
 # By `benchmarks/quality.py epsilon`, values of epsilon from 0.01 to 0.1 and of the gap's up to 0.02 fit equally well.
 EPSILON = 0.05  # of the mean cost between perturbed cells
@@ -233,7 +234,7 @@ def fit_transport(
         )
     split = assign_split(labels[split_col] if split_col else None, of_cell, seed)
     experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
-    table = make_encoding(design, experiment.trained, encoding)
+    table = make_encoding(design, experiment.trained, join_encodings(encoding, adata.uns))
     arrays = experiment_arrays(experiment, table)
 
     var_names = np.asarray(adata.var_names, dtype=str)
