@@ -30,7 +30,7 @@ def check_table(table: Any, name: str) -> pd.DataFrame:
     """The table as float32, its labels and columns as strings; refused if it is not one row of numbers a label."""
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"{name} is {kind_of(table)}. Pass a DataFrame: one row a perturbation, its name as index.")
-    index = pd.Index([label_text(label) for label in table.index], dtype=object)
+    index = pd.Index([label_text(label) for label in table.index])
     if not index.is_unique:
         raise ValueError(f"{name} names {listed(index[index.duplicated()])} twice. Keep one row a perturbation.")
     with np.errstate(over="ignore"):  # numbers too large for float32 become infinite, and are named below
@@ -41,7 +41,7 @@ def check_table(table: Any, name: str) -> pd.DataFrame:
         raise ValueError(
             f"{name} needs finite numbers in at least one column; look at {listed(bad)}. Fill or drop these."
         )
-    return pd.DataFrame(values, index, pd.Index([str(column) for column in table.columns], dtype=object))
+    return pd.DataFrame(values, index, [str(column) for column in table.columns])
 
 
 def descriptors_to_uns(descriptors: Descriptors) -> dict[str, Any]:

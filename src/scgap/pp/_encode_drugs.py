@@ -172,5 +172,9 @@ def _pairs_of_cells(
     names = [condition.members[0][0] if len(condition.members) == 1 else None for condition in conditions]
     labels = pd.Series([None if i < 0 else names[i] for i in of_cell], column.index, dtype=object)
     alone = labels.notna()
-    table = pd.DataFrame({"label": labels[alone], "smiles": column[alone].astype(object)}).drop_duplicates()
+    table = (
+        pd.DataFrame({"label": labels[alone], "smiles": column[alone].astype(object)})
+        .drop_duplicates()
+        .sort_values("label")
+    )
     return zip(table["label"], table["smiles"], strict=True)
