@@ -18,7 +18,7 @@ def exact(x, y):
 
 @pytest.fixture
 def drawn():
-    """Points, populations and samples: two perturbations in two groups, one of them larger than a batch, one smaller."""
+    """Points, populations and samples: three perturbations in two groups, larger than two batches and smaller."""
     rng = np.random.default_rng(0)
     points = rng.normal(size=(200, 3)).astype(np.float32)
     points[50:] += 2.0

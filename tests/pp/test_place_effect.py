@@ -18,7 +18,7 @@ def held_out():
     rng = np.random.default_rng(0)
     labels = np.repeat([*"ABCDEF", "new", "control"], 160)
     angle = np.repeat([0.0, 1, 2, 3, 4, 5, 0.5, 0], 160) * np.pi / 3
-    adata = AnnData(rng.normal(size=(len(labels), 3)).astype(np.float32) * 0.3)
+    adata = AnnData(rng.normal(size=(len(labels), 3)).astype(np.float32) * 0.1)
     adata.X[:, :2] += 3 * np.c_[np.cos(angle), np.sin(angle)] * (labels != "control")[:, None]
     adata.obs = pd.DataFrame(
         {

@@ -31,7 +31,8 @@ def encode_drugs(
 
     2-D descriptors are those of Driessen et al. (2026): columns that hardly vary over a reference library (standard
     deviation up to 0.01) are left out, the others are standardised by its mean and standard deviation. Of every SMILES
-    the largest fragment is described, neutralised: a drug and its salt get the same numbers.
+    the largest fragment is described, neutralised: a drug and its salt get the same numbers. So do stereoisomers, which
+    neither method tells apart.
 
     Parameters
     ----------
