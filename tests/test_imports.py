@@ -10,11 +10,12 @@ import scgap
 
 ROOT = Path(scgap.__file__).parent
 CORE = {"_arrays", "_populations", "_sinkhorn", "_losses", "_map", "_train"}
-READERS = {"_adata", "_conditions", "_encoding", "_messages", "_representation", "_splits"}
+READERS = {"_adata", "_checks", "_conditions", "_descriptors", "_encoding", "_messages", "_representation", "_splits"}
 
 # Which of our own files and folders each of them may import. The arrays know nothing of the objects they came from.
 MAY_IMPORT = {
     "_messages": set(),
+    "_checks": set(),
     "_arrays": set(),
     "_populations": {"_arrays"},
     "_sinkhorn": set(),
@@ -26,6 +27,7 @@ MAY_IMPORT = {
     "_checkpoint": {"_train"},
     "_adata": {"_messages"},
     "_conditions": {"_messages"},
+    "_descriptors": {"_conditions", "_messages"},
     "_encoding": {"_arrays", "_conditions", "_messages"},
     "_representation": {"_adata", "_messages"},
     "_splits": {"_messages"},
@@ -69,7 +71,10 @@ ONLY_IN = {
     "mudata": {"_adata", "datasets"},
     "pertpy": {"datasets"},
     "matplotlib": {"pl"},
+    "rdkit": {"pp"},
+    "sklearn": {"pp"},
 }
+LAZY = {"pertpy", "rdkit"}  # slow to import, or an extra
 
 
 def part_of(path):
@@ -102,9 +107,8 @@ def violations(part, tree):
                 found.append(f"{part} imports scgap.{rest[0]}")
         elif library in MUST_NOT_IMPORT.get(part, set()) or part not in ONLY_IN.get(library, {part}):
             found.append(f"{part} imports {library}")
-    found += [
-        f"{part} imports pertpy at once" for name in imported(tree, everywhere=False) if name.startswith("pertpy")
-    ]
+    at_once = {name.split(".")[0] for name in imported(tree, everywhere=False)}
+    found += [f"{part} imports {library} at once" for library in sorted(at_once & LAZY)]
     return found
 
 
@@ -140,6 +144,8 @@ def test_no_part_imports_itself_in_a_circle():
         ("_model", "import flax.linen as nn", ["_model imports flax"]),
         ("datasets", "import pertpy", ["datasets imports pertpy at once"]),
         ("datasets", "def f():\n    import pertpy", []),
+        ("pp", "from rdkit import Chem", ["pp imports rdkit at once"]),
+        ("tl", "def f():\n    import rdkit", ["tl imports rdkit"]),
         ("tl", "from scgap._train import fit", []),
         ("pl", "import numpy as np", []),
     ],
@@ -164,7 +170,7 @@ def test_support_needs_no_arrays_on_the_device():
     assert not loaded_after("import scgap._support") & {"flax", "jax", "optax", "ott"}
 
 
-@pytest.mark.parametrize("name", ["pl.history", "pl.moments", "pp.split"])
+@pytest.mark.parametrize("name", ["pl.history", "pl.moments", "pp.split", "pp.encode_drugs", "pp.encode_table"])
 def test_what_needs_no_arrays_on_the_device_loads_no_library_for_them(name):
     loaded = loaded_after(f"import scgap; scgap.{name}")
     assert "anndata" in loaded

@@ -181,6 +181,15 @@ def test_floor_free_monge_gap_has_no_floor(clouds):
     assert 0.3 * distance < gap(-source) < distance
 
 
+def test_transport_cost_of_weighted_cells(clouds):
+    cost = partial(_losses.transport_cost, cost=EUCLIDEAN, epsilon=jnp.float32(1.0))
+    _, mapped, _, target = clouds
+    weights = [jnp.where(jnp.arange(n) < n - 4, 1 / (n - 4), 0.0) for n in (N, M)]
+    padded = cost(mapped.at[-4:].set(9.0), target.at[-4:].set(-9.0), *weights)
+    np.testing.assert_allclose(padded, cost(mapped[:-4], target[:-4]), rtol=1e-4)
+    np.testing.assert_allclose(cost(mapped, target), cost(mapped, target, *map(jnp.full, (N, M), (1 / N, 1 / M))))
+
+
 def test_cells_without_weight_change_nothing(clouds):
     weights = [jnp.where(jnp.arange(n) < n - 4, 1 / (n - 4), 0.0) for n in (N, M)]
     gaps = []

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
+from anndata import AnnData
 
 import scgap
 
@@ -75,3 +77,25 @@ def test_norman_combinations():
     np.testing.assert_array_equal(moved["KLF1+MAP2K6"], moved["MAP2K6+KLF1"])
     assert np.isfinite(moved["KLF1+SLC38A2"]).all()
     assert (moved["KLF1+SLC38A2"] != moved["KLF1+MAP2K6"]).any()
+
+
+def test_sciplex_drugs_are_all_described():
+    pytest.importorskip("rdkit")
+    path = FOLDER / "sciplex_smiles.csv"
+    if not path.exists():
+        pytest.skip("no sciplex_smiles.csv in the folder that SCGAP_DATA names")
+    drugs = pd.read_csv(path, names=["name", "smiles", "pathway"]).set_index("name")["smiles"]
+    adata = AnnData(np.zeros((len(drugs), 1), np.float32))
+    adata.obs["perturbation"] = drugs.index.to_numpy()
+    with pytest.warns(UserWarning, match="29 of 187 drugs are salts or mixtures: 'Alendronate', .*29 in all") as log:
+        scgap.pp.encode_drugs(adata, smiles=drugs)
+    assert len(log) == 1  # none fails, and no descriptor has to be left out for one of them
+    values = adata.uns["drug"]["values"]
+    assert len(values) == 187  # and the vehicle, which needs no vector
+    assert 180 <= values.shape[1] <= 217  # of 217, less those that do not vary
+    np.testing.assert_allclose(values.std(0), 1.0, atol=1e-3)
+    # Valproic acid is there twice, once as divalproex, and so is ruxolitinib, once as its mirror image.
+    assert len(np.unique(values, axis=0)) == 187 - 2
+    with pytest.warns(UserWarning, match="29 of 187"):
+        scgap.pp.encode_drugs(adata, smiles=drugs, method="morgan", key_added="bits")
+    assert set(np.unique(adata.uns["bits"]["values"])) == {0.0, 1.0}

@@ -151,24 +151,24 @@ def match_features(adata: AnnData, var_names: np.ndarray) -> np.ndarray | None:
     return adata.var_names.get_indexer(pd.Index(var_names))
 
 
-def select_cells(adata: AnnData, cells: Any) -> np.ndarray:
-    """Boolean mask (n_obs,) of the chosen cells: a mask or a list of obs names."""
+def select_cells(adata: AnnData, cells: Any, name: str = "source") -> np.ndarray:
+    """Boolean mask (n_obs,) of the chosen cells: a mask or a list of obs names, given as argument ``name``."""
     if isinstance(cells, pd.Series) and pd.api.types.is_bool_dtype(cells) and not cells.index.equals(adata.obs_names):
         if len(missing := adata.obs_names.difference(cells.index, sort=False)):
             raise KeyError(
-                f"source is a Series without {len(missing)} of the {adata.n_obs} cells: {listed(missing)}. "
+                f"{name} is a Series without {len(missing)} of the {adata.n_obs} cells: {listed(missing)}. "
                 "Pass one with obs names as index, or its values as an array in the order of the cells."
             )
         cells = cells.reindex(adata.obs_names)
     chosen = np.asarray(cells)
     if chosen.dtype.kind in "iuf" and chosen.size:
-        raise TypeError(f"source holds numbers, {listed(chosen.ravel())}. Pass a boolean mask or obs names.")
+        raise TypeError(f"{name} holds numbers, {listed(chosen.ravel())}. Pass a boolean mask or obs names.")
     if chosen.ndim != 1:
-        raise TypeError(f"source is {kind_of(cells)}. Pass a list of obs names or a boolean mask of all cells.")
+        raise TypeError(f"{name} is {kind_of(cells)}. Pass a list of obs names or a boolean mask of all cells.")
     if chosen.dtype == bool or (chosen.dtype == object and all(isinstance(cell, bool) for cell in chosen)):
         if chosen.shape != (adata.n_obs,):
             raise ValueError(
-                f"source is a mask of shape {chosen.shape}. Pass one value for each of {adata.n_obs} cells."
+                f"{name} is a mask of shape {chosen.shape}. Pass one value for each of {adata.n_obs} cells."
             )
         mask = chosen.astype(bool)
     else:
@@ -176,12 +176,13 @@ def select_cells(adata: AnnData, cells: Any) -> np.ndarray:
         unknown = names[~names.isin(adata.obs_names)]
         if len(unknown):
             raise KeyError(
-                f"source names {len(unknown)} cells that are not in adata.obs_names: {listed(unknown)}. "
+                f"{name} names {len(unknown)} cells that are not in adata.obs_names: {listed(unknown)}. "
                 "Pass obs names or a boolean mask of all cells."
             )
         mask = np.asarray(adata.obs_names.isin(names))
     if not mask.any():
         raise ValueError(
-            "source selects no cells. Pass a mask or names of at least one cell, or leave it out for all controls."
+            f"{name} selects no cells. Pass a mask or names of at least one cell"
+            + (", or leave it out for all controls." if name == "source" else ".")
         )
     return mask

@@ -82,6 +82,14 @@ def make_design(
     return design
 
 
+def design_from_dict(stored: Mapping[str, Any]) -> Design:
+    """The design that was stored as JSON, which has lists for tuples."""
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
+    return Design(**fields)
+
+
 def read_conditions(
     design: Design, obs: pd.DataFrame, *, need_controls: bool = True
 ) -> tuple[list[Condition], np.ndarray, pd.DataFrame]:

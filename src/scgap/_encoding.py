@@ -9,7 +9,7 @@ import pandas as pd
 
 from scgap._arrays import ConditionArrays
 from scgap._conditions import Condition, Design
-from scgap._messages import kind_of, listed, not_found
+from scgap._messages import listed, not_found
 
 MIN_MEMBERS = 4  # sets are padded to multiples of this, so that their size compiles nothing anew
 HALF_DOSE = 0.1  # of the lowest dose that is trained on
@@ -38,18 +38,18 @@ class Encoding(NamedTuple):
 def make_encoding(design: Design, train: Sequence[Condition], table: pd.DataFrame | None) -> Encoding:
     """Choose the numbers for conditions, from those that are trained on alone.
 
-    A group that is not trained on has no place in the context, where its weights would stay as they were drawn.
+    ``table`` comes from `join_encodings`. A group that is not trained on has no place in the context, where its weights
+    would stay as they were drawn.
     """
     names = sorted({name for condition in train for name, _ in condition.members})
     if table is not None:
-        _check_table(table, names)
-    perturbations = names if table is None else [str(name) for name in table.index]
+        _check_rows(table, names)
     doses = [dose for condition in train for _, dose in condition.members if dose is not None]
     times = [condition.time for condition in train if condition.time is not None]
     return Encoding(
-        perturbations=tuple(perturbations),
-        features=() if table is None else tuple(str(column) for column in table.columns),
-        values=np.zeros((len(names), 0), np.float32) if table is None else table.to_numpy(np.float32),
+        perturbations=tuple(names if table is None else table.index),
+        features=() if table is None else tuple(table.columns),
+        values=np.zeros((len(names), 0), np.float32) if table is None else table.to_numpy(),
         groups={column: sorted({c.group[i] for c in train}) for i, column in enumerate(design.group_cols)},
         dose_scale=_mean_and_std(np.log(doses)),
         half_dose=HALF_DOSE * min(doses, default=0.0),
@@ -138,24 +138,11 @@ def _context(encoding: Encoding, condition: Condition) -> list[float]:
     return [*one_hot, 0.0 if condition.time is None else _standardise(np.log1p(condition.time), encoding.time_scale)]
 
 
-def _check_table(table: pd.DataFrame, names: list[str]) -> None:
-    if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"encoding is {kind_of(table)}. Pass a DataFrame: one row a perturbation, its name as index.")
-    index = [str(name) for name in table.index]
-    if missing := [name for name in names if name not in set(index)]:
+def _check_rows(table: pd.DataFrame, names: list[str]) -> None:
+    if missing := [name for name in names if name not in table.index]:
         raise ValueError(
-            f"encoding has no row for {listed(missing)}; its index holds {listed(index)}. "
+            f"encoding has no row for {listed(missing)}; its index holds {listed(table.index)}. "
             "Add their descriptors, or drop their cells."
-        )
-    if len(set(index)) < len(index):
-        raise ValueError(
-            f"encoding names {listed(table.index[table.index.duplicated()])} twice. Keep one row a perturbation."
-        )
-    numeric = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    if table.shape[1] == 0 or not np.isfinite(numeric).all():
-        bad = [str(c) for c, ok in zip(table.columns, np.isfinite(numeric).all(0), strict=True) if not ok]
-        raise ValueError(
-            f"encoding needs finite numbers in at least one column; look at {listed(bad)}. Fill or drop these."
         )
 
 

@@ -67,10 +67,19 @@ def self_cost(x: jax.Array, *, cost: Cost, epsilon: Scalar) -> jax.Array:
     return _sinkhorn.self_transport_cost(cost_matrix(x, x, cost), epsilon, _sinkhorn.uniform(x.shape[0]))
 
 
-def transport_cost(x: jax.Array, y: jax.Array, *, cost: Cost, epsilon: Scalar) -> jax.Array:
+def transport_cost(
+    x: jax.Array,
+    y: jax.Array,
+    wx: jax.Array | None = None,
+    wy: jax.Array | None = None,
+    *,
+    cost: Cost,
+    epsilon: Scalar,
+) -> jax.Array:
     """Entropic transport cost between two batches (n, d) and (m, d)."""
-    weights = _sinkhorn.uniform(x.shape[0]), _sinkhorn.uniform(y.shape[0])
-    return _sinkhorn.transport_cost(cost_matrix(x, y, cost), epsilon, *weights)
+    wx = _sinkhorn.uniform(x.shape[0]) if wx is None else wx
+    wy = _sinkhorn.uniform(y.shape[0]) if wy is None else wy
+    return _sinkhorn.transport_cost(cost_matrix(x, y, cost), epsilon, wx, wy)
 
 
 def monge_gap(source: jax.Array, mapped: jax.Array, *, cost: Cost, epsilon: Scalar) -> jax.Array:

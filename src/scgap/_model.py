@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scgap._adata import Data, check_folder, get_modality
-from scgap._conditions import Design
+from scgap._conditions import Design, design_from_dict
 from scgap._encoding import Encoding, encoding_from_dict, encoding_to_dict
 from scgap._messages import not_found
 from scgap._representation import Representation, representation_from_dict, representation_to_dict
@@ -40,8 +40,7 @@ class TransportModel(NamedTuple):
     @property
     def design(self) -> Design:
         """Which obs columns say what was done to a cell."""
-        stored: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in self.params["design"].items()}
-        return Design(**stored)
+        return design_from_dict(self.params["design"])
 
     @property
     def network(self) -> "ConditionalMap":

@@ -52,10 +52,6 @@ def make_representation(
         _warn_of_counts(matrix, layer)
         _warn_of_many_features(adata.n_vars)
         return Representation("features", layer, None, *empty, _nonnegative(matrix, seen)), to_dense(matrix)
-    if use_rep not in adata.obsm:
-        raise KeyError(
-            not_found(use_rep, "adata.obsm", list(adata.obsm)) + " Compute it first, e.g. with sc.pp.pca(adata)."
-        )
     points = _finite_points(adata, use_rep)
     components_key, uns_key = ("PCs", "pca") if use_rep == "X_pca" else (use_rep, use_rep)
     if components_key not in adata.varm:
@@ -79,10 +75,12 @@ def read_matrix(representation: Representation, adata: AnnData) -> Matrix:
     """What the map was fitted on, checked: features (n_obs, n_vars), or the embedding where it has no decoder."""
     if representation.kind != "obsm":
         return _finite_matrix(adata, representation.layer)
-    assert representation.use_rep is not None
-    if representation.use_rep not in adata.obsm:
-        raise KeyError(not_found(representation.use_rep, "adata.obsm", list(adata.obsm)))
-    return _finite_points(adata, representation.use_rep)
+    return read_points(adata, representation.layer, representation.use_rep)
+
+
+def read_points(adata: AnnData, layer: str | None, use_rep: str | None) -> Matrix:
+    """Features or embedding (n_obs, n) that ``layer`` and ``use_rep`` name, checked."""
+    return _finite_matrix(adata, layer) if use_rep is None or use_rep == "X" else _finite_points(adata, use_rep)
 
 
 def feature_order(representation: Representation, adata: AnnData, var_names: np.ndarray) -> np.ndarray | slice:
@@ -185,6 +183,10 @@ def _warn_of_many_features(n_features: int) -> None:
 
 
 def _finite_points(adata: AnnData, use_rep: str) -> np.ndarray:
+    if use_rep not in adata.obsm:
+        raise KeyError(
+            not_found(use_rep, "adata.obsm", list(adata.obsm)) + " Compute it first, e.g. with sc.pp.pca(adata)."
+        )
     points = np.asarray(adata.obsm[use_rep], np.float32)
     check_finite(points, f"adata.obsm[{use_rep!r}]")
     return points

@@ -17,8 +17,8 @@ def n_valid_of(n_cells: int) -> int:
     return max(0, min(max(round(VALID_FRACTION * n_cells), FEW_VALID), n_cells - MIN_CELLS))
 
 
-def assign_split(labels: pd.Series | None, of_cell: np.ndarray, seed: int) -> np.ndarray:
-    """``train``, ``valid``, ``test`` or ``""`` (no condition) for every cell (n_obs,)."""
+def read_split(labels: pd.Series | None, of_cell: np.ndarray) -> np.ndarray:
+    """``train``, ``valid``, ``test`` or ``""`` (no condition) for every cell (n_obs,); all ``train`` without labels."""
     split = (
         np.full(len(of_cell), "train", dtype=object) if labels is None else labels.astype(object).to_numpy(copy=True)
     )
@@ -29,9 +29,15 @@ def assign_split(labels: pd.Series | None, of_cell: np.ndarray, seed: int) -> np
             "Its values are 'train', 'valid' and 'test'; scgap.pp.split makes such a column."
         )
     split[~used] = ""
+    return split.astype(str)
+
+
+def assign_split(labels: pd.Series | None, of_cell: np.ndarray, seed: int) -> np.ndarray:
+    """The split (n_obs,), in which a tenth of the training cells validates if no cells do."""
+    split = read_split(labels, of_cell)
     if not (split == "valid").any():
         generator = np.random.default_rng(seed)
         for population in np.unique(of_cell[split == "train"]):
             cells = np.flatnonzero((of_cell == population) & (split == "train"))
             split[generator.permutation(cells)[: n_valid_of(len(cells))]] = "valid"
-    return split.astype(str)
+    return split

@@ -248,6 +248,33 @@ def test_an_encoding_is_not_trained(screen, encoded, same):
     assert same(encoded.uns["drug_descriptors"], screen.uns["drug_descriptors"])
 
 
+def test_an_encoding_is_named_by_its_key(screen, encoded, fit, same):
+    table = screen.uns["drug_descriptors"]
+    scgap.pp.split(screen, holdout={"perturbation": ["drug_2"]}, dose_col="dose_value", group_col="cell_line")
+    scgap.pp.encode_table(screen, table, key_added="stored")
+    for encoding in ("stored", ["stored"], "drug_descriptors", [table]):
+        assert same(fit(screen, encoding=encoding), encoded.uns["scgap"])
+
+
+def test_encodings_are_joined(screen, fit):
+    table = screen.uns["drug_descriptors"]
+    extra = pd.DataFrame({"descriptor_0": [3.0, 1.0, 2.0, 5.0], "y": 1.0}, ["new", "drug_3", "drug_1", "drug_2"])
+    more = pd.concat([table, table.set_axis(["a", "b", "new"])])
+    scgap.pp.encode_table(screen, extra, key_added="extra")
+    stored = fit(screen, encoding=[more, "extra"], n_iters=20)["encoding"]
+    assert stored["perturbations"].tolist() == ["drug_1", "drug_2", "drug_3", "new"]
+    names = ["table_1: descriptor_0", *(f"descriptor_{i}" for i in range(1, 8)), "extra: descriptor_0", "y"]
+    assert stored["features"].tolist() == names
+    np.testing.assert_array_equal(stored["values"][:, 8], [2.0, 5.0, 1.0, 3.0])
+    # The map holds what it needs to predict a perturbation that was never measured.
+    del screen.uns["extra"]
+    scgap.tl.predict(screen, {"perturbation": "new", "dose_value": 10.0})
+    moved = screen.layers["scgap"]
+    scgap.tl.predict(screen, {"perturbation": "drug_1", "dose_value": 10.0})
+    assert np.isfinite(moved).all()
+    assert (moved != screen.layers["scgap"]).any()
+
+
 def test_learned_vectors_are_of_trained_perturbations(screen, fit):
     scgap.pp.split(screen, holdout={"perturbation": ["drug_2"]}, dose_col="dose_value", group_col="cell_line")
     stored = fit(screen, n_iters=0)
@@ -456,6 +483,9 @@ def test_a_broken_run_goes_on_to_the_same_weights(screen, fitted, fit, refused, 
             ValueError,
             ("'nowhere/run.safetensors' is in a folder, 'nowhere', that does not exist", "Make it first"),
         ),
+        ({"encoding": "drug_descriptor"}, KeyError, ("'drug_descriptor'", "Did you mean 'drug_descriptors'?")),
+        ({"encoding": "simulation"}, ValueError, ("adata.uns['simulation'] is not an encoding",)),
+        ({"encoding": []}, ValueError, ("encoding is an empty list",)),
         ({"encoding": {"drug_1": [1.0]}}, TypeError, ("encoding is a dict", "Pass a DataFrame")),
         (
             {"encoding": pd.DataFrame({"d": [1.0, 2.0]}, index=["drug_1", "drug_3"])},

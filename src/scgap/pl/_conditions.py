@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from scgap._adata import Data
 from scgap._conditions import parse_condition, records
+from scgap._meanings import trained_conditions
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
-from scgap._query import trained_conditions
 from scgap._support import TIERS, support_tiers
 from scgap.pl._style import CONTROL_TEXT, PALETTE, finish, get_axes
 

@@ -1,4 +1,4 @@
-"""Preprocessing: splits of cells and conditions."""
+"""Preprocessing: splits of cells and conditions, encodings of perturbations."""
 
 import lazy_loader
 

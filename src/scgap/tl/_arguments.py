@@ -8,18 +8,12 @@ import numpy as np
 from ott.geometry.costs import CostFn
 
 from scgap._adata import Data, get_modality, get_obs
+from scgap._checks import whole_number
 from scgap._losses import COSTS
 from scgap._messages import kind_of, listed, nearest, not_found
 from scgap._units import UNITS, unit_text
 
 _seen: dict[str, CostFn] = {}
-
-
-def whole_number(name: str, value: Any, least: int) -> int:
-    """A plain number, for NumPy's have no place in JSON."""
-    if not isinstance(value, Integral) or int(value) < least:
-        raise ValueError(f"{name}={value!r}. Pass a whole number from {least} on.")
-    return int(value)
 
 
 def positive(name: str, value: Any, *, or_zero: bool = False) -> float:

@@ -17,7 +17,9 @@ from tqdm.auto import tqdm
 from scgap._adata import Data, check_folder, check_key, check_writable, get_modality, get_obs
 from scgap._arrays import ConditionArrays, pad_rows
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
+from scgap._checks import whole_number
 from scgap._conditions import Condition, make_design, read_conditions
+from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
 from scgap._map import ConditionalMap, Pooling, Weights, embed, init_weights
@@ -26,7 +28,7 @@ from scgap._model import TransportModel, check_free, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
-from scgap.tl._arguments import positive, resolve_cost, resolve_unit, whole_number, widths
+from scgap.tl._arguments import positive, resolve_cost, resolve_unit, widths
 
 # By `benchmarks/quality.py epsilon`, values of epsilon from 0.01 to 0.1 and of the gap's up to 0.02 fit equally well.
 EPSILON = 0.05  # of the mean cost between perturbed cells
@@ -44,7 +46,7 @@ def fit_transport(
     time_col: str | None = None,
     time_unit: str | None = None,
     sep: str | None = None,
-    encoding: pd.DataFrame | None = None,
+    encoding: EncodingArgument = None,
     split_col: str | None = None,
     layer: str | None = None,
     use_rep: str | None = None,
@@ -105,8 +107,12 @@ def fit_transport(
         Separator of a combination written as one label, such as ``"+"`` in ``"A+B"``. Doses may be joined by it, too.
         Default: every label is taken whole, as the name of one perturbation.
     encoding
-        Descriptors, one row a perturbation, its name as index; columns are standardised. Needed to predict
-        perturbations that were not measured. By default each perturbation learns a vector of its own.
+        Descriptors of perturbations, needed to predict those that were not measured: the key of ``uns`` that
+        `scgap.pp.encode_drugs`, `scgap.pp.encode_table` or `scgap.pp.encode_effects` wrote; a DataFrame, one row a
+        perturbation, its name as index; or a list of these. Tables are joined by name: the perturbations that all of
+        them have can be predicted, measured or not. Columns of one name get the table's key before it, ``"drug: x"``,
+        and all columns are standardised. The fitted map keeps the joined table. By default each perturbation learns a
+        vector of its own.
     split_col
         Column of ``obs`` with the values ``train``, ``valid``, ``test``, see `scgap.pp.split`. Test cells are not
         touched; without valid cells, a tenth of the training cells takes their place (at least 5 of a condition, as
@@ -179,11 +185,12 @@ def fit_transport(
     Raises
     ------
     KeyError
-        A column, layer, modality or ``obsm`` key is absent.
+        A column, layer, modality, ``obsm`` key or encoding is absent.
     ValueError
         No control cells (in some group), conditions with fewer than 10 training cells, NaN or negative doses, NaN or
-        infinite features, no spread between cells, repeated feature names, a view without ``copy``, settings out of
-        range, ``uns[key_added]`` that is not a map, or a ``checkpoint`` of another run or in no folder.
+        infinite features, no spread between cells, a trained perturbation without a row in ``encoding``, repeated
+        feature names, a view without ``copy``, settings out of range, ``uns[key_added]`` that is not a map, or a
+        ``checkpoint`` of another run or in no folder.
     FloatingPointError
         Training diverged.
 
@@ -247,7 +254,7 @@ def fit_transport(
         )
     split = assign_split(labels[split_col] if split_col else None, of_cell, seed)
     experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
-    table = make_encoding(design, experiment.trained, encoding)
+    table = make_encoding(design, experiment.trained, join_encodings(encoding, adata.uns))
     arrays = experiment_arrays(experiment, table)
 
     var_names = np.asarray(adata.var_names, dtype=str)

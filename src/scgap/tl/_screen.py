@@ -10,6 +10,7 @@ from anndata import AnnData
 from tqdm.auto import tqdm
 
 from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense
+from scgap._checks import whole_number
 from scgap._conditions import Condition, Design, condition_label, parse_condition, plain, records
 from scgap._encoding import encode_conditions
 from scgap._meanings import contexts, trained_conditions
@@ -19,7 +20,6 @@ from scgap._moving import move_cells, select_source, warn_of_new_groups
 from scgap._query import Query, read_query
 from scgap._representation import decode, encode, feature_order, read_matrix
 from scgap._support import TIERS, support_tiers
-from scgap.tl._arguments import whole_number
 
 type Blocks = dict[Condition, tuple[dict[str, Any], np.ndarray]]
 """Full conditions as they are written, with the rows of the source cells that are moved to them."""
