@@ -133,8 +133,7 @@ def predict(
     result = data.copy() if copy else data
     adata = get_modality(result, mod)
     for one, (meant, which) in predictions.items():
-        if f"{one}_transported" in adata.obs and f"{one}_condition" in adata.obs:  # of an earlier mixture
-            adata.obs = get_obs(adata, None, [str(column) for column in adata.obs if column != f"{one}_condition"])
+        _forget_mixture(adata, one)
         _write(adata, model, one, moved.pop(one), cells)
         if is_mixture:
             labels = pd.Index([label_of(model.design, full) for full in queries])
@@ -157,6 +156,13 @@ def _write(adata: AnnData, model: TransportModel, name: str, prediction: np.ndar
     else:
         adata.layers[name] = prediction
     adata.obs[f"{name}_transported"] = cells
+
+
+def _forget_mixture(adata: AnnData, name: str) -> None:
+    """Drop the conditions of an earlier mixture, which are known by standing in just the rows that were moved."""
+    moved, drawn = f"{name}_transported", f"{name}_condition"
+    if moved in adata.obs and drawn in adata.obs and (adata.obs[drawn].notna() == adata.obs[moved]).all():
+        adata.obs = get_obs(adata, None, [str(column) for column in adata.obs if column != drawn])
 
 
 def _draw(model: TransportModel, groups: pd.DataFrame, queries: Sequence[Mapping[str, Any]], seed: int) -> np.ndarray:
