@@ -190,3 +190,10 @@ def test_two_smiles_in_a_column_are_refused(screen, refused):
     screen.obs.loc[screen.obs_names[screen.obs["perturbation"] == "drug_1"][:3], "smiles"] = "CCO"
     with refused(screen, ValueError, "more than one SMILES for 'drug_1: CC(=O)Oc1ccccc1C(=O)O, CCO'", "Keep one"):
         scgap.pp.encode_drugs(screen, smiles="smiles")
+
+
+def test_a_view_is_refused(screen, refused):
+    view = screen[:1_400]
+    with refused(view, ValueError, "view", "copy=True"):
+        scgap.pp.encode_drugs(view, smiles=SMILES)
+    assert not scgap.pp.encode_drugs(view, smiles=SMILES, copy=True).is_view

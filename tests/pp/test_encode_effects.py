@@ -184,3 +184,10 @@ def test_cells_that_are_all_the_same_are_refused(screen, refused):
     screen.X[:] = 1.0
     with refused(screen, ValueError, "are the same", "Pass the layer"):
         scgap.pp.encode_effects(screen, **TRAINED)
+
+
+def test_a_view_is_refused(screen, refused):
+    view = screen[:1_400]
+    with refused(view, ValueError, "view", "copy=True"):
+        scgap.pp.encode_effects(view, **TRAINED)
+    assert not scgap.pp.encode_effects(view, **TRAINED, copy=True).is_view

@@ -43,3 +43,10 @@ def test_it_is_kept_in_the_modality(screen):
 def test_what_cannot_be_kept_is_refused(screen, refused, table, key, error, words):
     with refused(screen, error, *words):
         scgap.pp.encode_table(screen, table, key_added=key)
+
+
+def test_a_view_is_refused(screen, refused):
+    view = screen[:1_400]
+    with refused(view, ValueError, "view", "copy=True"):
+        scgap.pp.encode_table(view, TARGETS, key_added="target")
+    assert not scgap.pp.encode_table(view, TARGETS, key_added="target", copy=True).is_view

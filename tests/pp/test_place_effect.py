@@ -138,3 +138,9 @@ def test_other_cells_than_those_it_was_made_of_are_refused(held_out, refused, ch
         held_out.obs["split"] = np.where(np.arange(held_out.n_obs) % 3 == 0, "test", "train")
     with refused(held_out, ValueError, "no longer those that adata.uns['effect'] was made of", "Call scgap.pp.enc"):
         scgap.pp.place_effect(held_out, "new", cells_of(held_out))
+
+
+def test_a_view_is_refused(held_out, refused):
+    view = held_out[:, :]
+    with refused(view, ValueError, "view", "copy=True"):
+        scgap.pp.place_effect(view, "new", cells_of(held_out))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, check_key, get_modality, get_obs
+from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
 from scgap._conditions import Condition, Design, label_text, make_design, read_conditions
 from scgap._descriptors import Descriptors, descriptors_to_uns
 from scgap._messages import listed
@@ -105,7 +105,7 @@ def encode_drugs(
     """
     _check_method(method, reference)
     check_key(key_added)
-    get_modality(data, mod)
+    check_writable(get_modality(data, mod), copy=copy)
     params: dict[str, Any] = {"rdkit": require_rdkit()}
     design = make_design(target_col, reference_key, sep=sep)
     molecules, stripped = parse_molecules(_collect_smiles(data, mod, design, smiles))

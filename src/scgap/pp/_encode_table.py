@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from scgap._adata import Data, check_key, get_modality
+from scgap._adata import Data, check_key, check_writable, get_modality
 from scgap._descriptors import Descriptors, check_table, descriptors_to_uns
 
 
@@ -57,7 +57,7 @@ def encode_table(
     ['drug_1', 'drug_2', 'drug_new']
     """
     check_key(key_added)
-    get_modality(data, mod)
+    check_writable(get_modality(data, mod), copy=copy)
     descriptors = Descriptors("table", check_table(table, "table"), {}, {})
     result = data.copy() if copy else data
     get_modality(result, mod).uns[key_added] = descriptors_to_uns(descriptors)

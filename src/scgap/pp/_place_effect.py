@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from scgap._adata import Data, Matrix, get_modality, get_obs, select_cells
+from scgap._adata import Data, Matrix, check_writable, get_modality, get_obs, select_cells
 from scgap._conditions import design_from_dict, label_text
 from scgap._descriptors import Descriptors, descriptors_from_uns, descriptors_to_uns
 from scgap._messages import listed
@@ -88,6 +88,7 @@ def place_effect(
     """
     perturbation = label_text(perturbation)
     adata = get_modality(data, mod)
+    check_writable(adata, copy=copy)
     descriptors = descriptors_from_uns(adata.uns, key)
     _check_place(descriptors, perturbation, key)
     mask = select_cells(adata, cells, "cells")
