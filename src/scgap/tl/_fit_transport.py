@@ -119,7 +119,7 @@ def fit_transport(
         long as 10 are left to train on).
     layer
         Layer to fit; default ``X``. Together with ``use_rep="X_pca"`` the layer that the PCA was made of, to which
-        predictions are decoded; default the one that ``scanpy.pp.pca`` noted. With other embeddings it is not looked at.
+        predictions are decoded; default the one that ``scanpy.pp.pca`` noted. Other embeddings do not look at it.
     use_rep
         Key of ``obsm`` to fit in. ``"X_pca"`` is decoded to features with ``varm["PCs"]``; other embeddings have no
         decoder, and predictions stay in their space.
