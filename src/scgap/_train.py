@@ -259,15 +259,15 @@ def _target_terms(key: jax.Array, train: Populations, epsilon: Scalar, *, setup:
     """Half the entropic self cost of each condition's target cells (n_conditions,), as the divergence takes its own."""
     _, n_cells = _ghost_batches(setup.batch_size)
 
-    def term(population: jax.Array) -> jax.Array:
+    def term(i: jax.Array) -> jax.Array:
         # Counted from the other end than the iterations, which fold in theirs.
-        own_key = jax.random.fold_in(key, jnp.uint32(2**32 - 1) - population.astype(jnp.uint32))
-        batches = _sample_batches(own_key, train, population, n_cells, setup.debias)
+        own_key = jax.random.fold_in(key, jnp.uint32(2**32 - 1) - i.astype(jnp.uint32))
+        batches = _sample_batches(own_key, train, train.target_of[i], n_cells, setup.debias)
         if setup.debias == "independent":
             return 0.5 * transport_cost(*batches, cost=setup.cost, epsilon=epsilon)
         return 0.5 * self_cost(batches[0], cost=setup.cost, epsilon=epsilon)
 
-    return lax.map(term, train.target_of)
+    return lax.map(term, jnp.arange(len(train.target_of)))
 
 
 @partial(jax.jit, static_argnames="cost")

@@ -34,11 +34,13 @@ def test_sets_the_fields_that_are_documented(screen, fitted, settings, same):
         "params",
         "weights",
         "conditions",
+        "embedding",
         "encoding",
         "representation",
         "history",
         "var_names",
     }
+    assert stored["embedding"].shape[0] == len(stored["conditions"])
     params = json.loads(stored["params"])
     assert params["n_iters"] == settings["n_iters"]
     assert params["epsilon"] is None
