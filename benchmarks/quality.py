@@ -4,8 +4,8 @@
     python benchmarks/quality.py selfterm --quick  # one part, a smoke run
 
 `moons` is the target of OTT's tutorial, `selfterm` and `batch` compare the divergence's self terms and batch sizes,
-`epsilon` is what the defaults of both regularisations rest on, `tiers` asks for conditions that were held out. Each part
-prints its tables and keeps them in README.md.
+`epsilon` is what the defaults of both regularisations rest on, `tiers` asks for conditions that were held out. Each
+part prints its tables and keeps them in README.md.
 """
 
 import argparse
