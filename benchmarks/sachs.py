@@ -18,7 +18,7 @@ from scgap import _metrics
 
 DATA = Path(os.environ.get("SCGAP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 COLUMNS = {"target_col": "agent", "reference_key": "none", "group_col": "stimulation"}
-BUDGET = 120.0  # seconds of training for each rival
+BUDGET = 60.0  # seconds of training for each rival
 
 
 def tables(*, quick: bool, rivals: bool) -> list[str]:
@@ -37,7 +37,7 @@ def tables(*, quick: bool, rivals: bool) -> list[str]:
         curves["cmonge, rate x 10"] = rival_curve(
             "cmonge", folder, adata[test], budget, 20, learning_rate=1e-3, **cmonge | {"n_iters": 1_000}
         )
-        curves["CellFlow"] = rival_curve("cellflow", folder, adata[test], budget, 100, width=256)
+        curves["CellFlow"] = rival_curve("cellflow", folder, adata[test], budget, 400, width=256)
     rows = []
     for name, curve in curves.items():
         best = min(distance for _, distance in curve)
