@@ -61,7 +61,7 @@ def initial_vectors(encoding: Encoding, seed: int) -> np.ndarray:
     """The network's table (n_perturbations, n): standardised descriptors, or random vectors to be learned."""
     values = encoding.values
     if not encoding.features:
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng([seed, 1])  # other numbers than the network's first layers hold
         return generator.standard_normal((len(encoding.perturbations), N_LEARNED), dtype=np.float32)
     spread = values.std(0)
     return np.where(spread > 0, (values - values.mean(0)) / np.where(spread > 0, spread, 1.0), 0.0)
