@@ -104,7 +104,7 @@ def _values(model: TransportModel, color: str | Mapping[str, str]) -> tuple[pd.S
         classes = [sorted({color.get(name, "unknown") for name, _ in condition.members}) for condition in parsed]
         return pd.Series([" + ".join(some) for some in classes], table.index), "class"
     if color == "support":
-        tiers = support_tiers(list(trained_conditions(model)), model.encoding, parsed)
+        tiers = support_tiers(list(trained_conditions(model)), model.encoding.perturbations, parsed)
         return pd.Series(pd.Categorical(tiers, TIERS, ordered=True), table.index), "support"
     if color not in table:
         raise KeyError(not_found(color, "the table of conditions", ["support", *table.columns]))
