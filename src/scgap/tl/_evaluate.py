@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense
-from scgap._baselines import halves, identity, mean_shift
+from scgap._baselines import halves, identity, learn, mean_shift
 from scgap._conditions import Condition, condition_label, read_conditions
 from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
 from scgap._metrics import METRICS
 from scgap._model import TransportModel, get_model, indexed
 from scgap._moving import move_cells
-from scgap._representation import clip, decode, encode, feature_order, read_matrix
+from scgap._representation import decode, encode, feature_order, read_matrix
 from scgap._splits import SPLITS
 
 MIN_CELLS = 10  # observed cells, below which no metric means anything
@@ -114,9 +114,9 @@ def evaluate(
     order = feature_order(model.representation, adata, model.var_names)
     cells = to_dense(read_matrix(model.representation, adata)[:, order])
     trained = trained_conditions(model)
-    shifts = _training_shifts(conditions, of_cell, part, cells)
-    average_shift = np.mean(list(shifts.values()), axis=0) if shifts else np.zeros(cells.shape[1])
-    if not shifts:
+    of_training = {condition: cells[(of_cell == i) & (part == "train")] for i, condition in enumerate(conditions)}
+    training = learn(of_training, {}, nonnegative=model.representation.nonnegative)
+    if not training.shifts:
         warnings.warn(
             "There are no training cells, so the mean shift is left out, and scores are against the identity alone. "
             "Pass the object that was fitted.",
@@ -141,12 +141,11 @@ def evaluate(
         }
         predicted = {
             key: _mapped(model, cells[source], obs.iloc[source], query),
-            "identity": identity(cells[source]),
+            "identity": identity(training, condition, cells[source], generator),
+            "mean_shift": mean_shift(training, condition, cells[source], generator),
         }
-        if shifts:
-            shifted = mean_shift(cells[source], shifts.get(i, average_shift))
-            predicted["mean_shift"] = clip(model.representation, shifted)
-        scores = _score(predicted, cells[observed], names)
+        there = {method: found for method, found in predicted.items() if not isinstance(found, str)}
+        scores = _score(there, cells[observed], names)
         tables.append(
             scores.assign(
                 condition=condition_label(condition), split=split, seen=condition in trained, n_cells=n_cells // 2
@@ -209,21 +208,6 @@ def _score(predicted: dict[str, np.ndarray], observed: np.ndarray, metrics: Sequ
             for method, value in {**values, "ceiling": ceiling}.items()
         ]
     return pd.DataFrame(rows)
-
-
-def _training_shifts(
-    conditions: Sequence[Condition], of_cell: np.ndarray, part: np.ndarray, cells: np.ndarray
-) -> dict[int, np.ndarray]:
-    """Mean effect (n_features,) of each condition that has training cells, as have the controls of its group."""
-    means = {
-        i: cells[chosen].mean(0) for i in range(len(conditions)) if (chosen := (of_cell == i) & (part == "train")).any()
-    }
-    controls = {conditions[i].group: mean for i, mean in means.items() if conditions[i].is_control}
-    return {
-        i: mean - controls[conditions[i].group]
-        for i, mean in means.items()
-        if not conditions[i].is_control and conditions[i].group in controls
-    }
 
 
 def _chosen(names: Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:
