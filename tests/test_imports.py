@@ -20,7 +20,10 @@ MAY_IMPORT = {
     "_populations": {"_arrays"},
     "_sinkhorn": set(),
     "_metrics": set(),
-    "_baselines": set(),
+    "_baselines": {"_conditions", "_gaussian", "_ridge", "_stand_ins"},
+    "_gaussian": set(),
+    "_ridge": {"_conditions", "_messages"},
+    "_stand_ins": {"_conditions", "_support"},
     "_losses": {"_sinkhorn"},
     "_map": {"_arrays"},
     "_train": {"_losses", "_map", "_populations"},
@@ -64,7 +67,12 @@ MAY_IMPORT = {
 OBJECTS = {"anndata", "mudata", "pandas", "scanpy"}
 ARRAYS = {"flax", "jax", "optax", "ott"}
 # Libraries that a part must not import, and those that it alone may.
-MUST_NOT_IMPORT = {**dict.fromkeys(CORE, OBJECTS), "pl": ARRAYS, "_metrics": OBJECTS, "_baselines": OBJECTS}
+MUST_NOT_IMPORT = {
+    **dict.fromkeys(CORE, OBJECTS),
+    "pl": ARRAYS,
+    "_metrics": OBJECTS,
+    **dict.fromkeys(("_baselines", "_gaussian", "_ridge", "_stand_ins"), OBJECTS | ARRAYS),
+}
 ONLY_IN = {
     "flax": {"_map"},
     "optax": {"_train"},
