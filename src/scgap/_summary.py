@@ -51,6 +51,7 @@ def loss_of(metric: str) -> Callable[[np.ndarray], np.ndarray]:
     return getattr(METRICS.get(metric), "loss", lambda values: values)
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # losses may be infinite, such as that of a ratio of 0
 def _numbers(
     values: pd.DataFrame, method: str, loss: Callable[[np.ndarray], np.ndarray], generator: Any, n_bootstrap: int
 ) -> dict[str, Any]:
@@ -68,8 +69,7 @@ def _numbers(
         for name in (method, baseline, CEILING)
     )
     gain = best - ceiling
-    with np.errstate(invalid="ignore"):  # of infinite losses
-        score = (best - value) / np.where(gain > 0, gain, np.nan)
+    score = (best - value) / np.where(gain > 0, gain, np.nan)
     return {
         "n_conditions": n,
         **dict(zip(NUMBERS[:3], _interval(values[method].to_numpy()[drawn].mean(axis=1), n), strict=True)),
@@ -120,7 +120,7 @@ def _checked(scores: Any, by: list[str]) -> pd.DataFrame:
     texts = dict.fromkeys(REQUIRED[:3], str)
     scores = scores.astype(texts).drop_duplicates([*by, *REQUIRED])
     for group, part in _groups(scores, by):
-        where = f" of {group}" if group else ""
+        where = "".join(f" with {name} {str(value)!r}" for name, value in group.items())
         tiers = list(part["support"].unique()) if "support" in part else []
         if "seen" in tiers and len(tiers) > 1:
             raise ValueError(

@@ -41,7 +41,7 @@ def read_cells(
     model: TransportModel,
     key: str,
     layer: str,
-    condition: str | Mapping[str, Any] | None,
+    condition: Query | None,
     baseline: Baseline,
 ) -> tuple[list[Cells], str]:
     """The cells of each group that has some of the condition, and a title."""
@@ -84,7 +84,7 @@ def read_cells(
 
 
 def _asked(
-    data: Data, mod: str | None, model: TransportModel, key: str, layer: str, condition: str | Mapping[str, Any] | None
+    data: Data, mod: str | None, model: TransportModel, key: str, layer: str, condition: Query | None
 ) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
     """The query to compare with, by default that of the prediction in the layer, and all that it can mean."""
     adata = get_modality(data, mod)
