@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "_representation": {"_adata", "_messages"},
     "_splits": {"_messages"},
     "_support": {"_conditions", "_encoding"},
+    "_summary": {"_checks", "_messages", "_metrics"},
     "_experiment": {"_arrays", "_conditions", "_encoding", "_messages", "_populations", "_splits"},
     "_model": READERS | {"_map"},
     "_names": set(),
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "_moving": READERS | {"_arrays", "_map", "_model"},
     "datasets": {"datasets", "_messages"},
     "pp": READERS | {"pp", "_losses"},
-    "pl": READERS | {"pl", "_meanings", "_metrics", "_model", "_query", "_support"},
+    "pl": READERS | {"pl", "_meanings", "_metrics", "_model", "_query", "_summary", "_support"},
     "tl": READERS
     | {
         "tl",
@@ -60,7 +61,7 @@ MAY_IMPORT = {
         "_model",
         "_moving",
     }
-    | {"_query", "_support", "_text", "_train", "_units"},
+    | {"_query", "_summary", "_support", "_text", "_train", "_units"},
     "__init__": {"_model", "datasets", "pl", "pp", "tl"},
 }
 
@@ -178,7 +179,7 @@ def test_support_needs_no_arrays_on_the_device():
     assert not loaded_after("import scgap._support") & {"flax", "jax", "optax", "ott"}
 
 
-@pytest.mark.parametrize("name", ["pl.history", "pl.moments", "pp.split", "pp.encode_drugs", "pp.encode_table"])
+@pytest.mark.parametrize("name", ["pl.history", "pl.moments", "pl.scores", "pp.split", "pp.encode_drugs", "pp.encode_table"])
 def test_what_needs_no_arrays_on_the_device_loads_no_library_for_them(name):
     loaded = loaded_after(f"import scgap; scgap.{name}")
     assert "anndata" in loaded

@@ -7,24 +7,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from scgap.pl._style import BASELINE, CEILING, CONTROL_TEXT, MODEL, TEXT
+from scgap.pl._style import BASELINE, CEILING, CONTROL_TEXT, MODEL, ink
 
 N_NAMED = 3  # features furthest off that are named in a panel
 MANY = 500  # points, above which they are small, and pixels in a vector file
 
 
 class Points(NamedTuple):
-    """One moment of every feature in every group."""
+    """One moment of every feature, or pair of features, in every group."""
 
     names: np.ndarray
     """(n_points,) features."""
     predicted: np.ndarray
-    source: np.ndarray
+    baseline: np.ndarray
     observed: np.ndarray
     band: float
     """Mean absolute difference between halves of the observed cells."""
-    n_left_out: int
-    """Features, summed over groups, that have no such moment."""
+    n_all: int
+    """Points with those that are not drawn."""
+    baseline_name: str
 
 
 class Box(NamedTuple):
@@ -47,45 +48,54 @@ def draw_panel(axis: Axes, moment: str, points: Points) -> None:
     many = len(points.names) > MANY
     look: dict[str, Any] = {"s": 5 if many else 15, "lw": 0, "rasterized": many}
     axis.fill_between(limits, limits - points.band, limits + points.band, color=CEILING, alpha=0.18, lw=0, zorder=0)
-    axis.plot(limits, limits, color=TEXT, lw=0.8, zorder=1)
-    axis.scatter(points.observed, points.source, color=BASELINE, alpha=0.6, zorder=2, **look)
+    axis.plot(limits, limits, color=ink(axis), lw=0.8, zorder=1)
+    axis.scatter(points.observed, points.baseline, color=BASELINE, alpha=0.6, zorder=2, **look)
     axis.scatter(points.observed, points.predicted, color=MODEL, alpha=0.5 if many else 0.85, zorder=3, **look)
-    n_drawn = len(points.names)
-    left_out = f" ({n_drawn:,} of {n_drawn + points.n_left_out:,} points)" if points.n_left_out else ""
-    axis.set(xlim=limits, ylim=limits, xlabel=f"observed{left_out}", title=moment)
+    axis.set(xlim=limits, ylim=limits, xlabel=_label(moment, points), title=moment)
     axis.set_box_aspect(1)
-    box = _write_r2(axis, points, limits)
+    box = _write_corner(axis, points, limits)
     _name_furthest(axis, points, limits, box)
 
 
+def _label(moment: str, points: Points) -> str:
+    n_drawn, pairs = len(points.names), moment == "correlation"
+    if n_drawn == points.n_all:
+        return "observed"
+    what = "pairs,\nmost variable first" if pairs else "points"
+    return f"observed ({n_drawn:,} of {points.n_all:,} {what})"
+
+
 def _limits(points: Points) -> np.ndarray:
-    values = np.concatenate([points.predicted, points.source, points.observed])
+    values = np.concatenate([points.predicted, points.baseline, points.observed])
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     margin = 0.06 * (high - low) + 1e-6
     return np.array([low - margin, high + margin])
 
 
-def _write_r2(axis: Axes, points: Points, limits: np.ndarray) -> Box:
-    """Write the squared correlations above or below the diagonal, where fewer points are hidden."""
-    corners = Box(0.0, 0.78, 0.5, 1.0), Box(0.5, 0.0, 1.0, 0.22)
+def _write_corner(axis: Axes, points: Points, limits: np.ndarray) -> Box:
+    """Write score and squared correlations above or below the diagonal, where fewer points are hidden."""
+    corners = Box(0.0, 0.69, 0.5, 1.0), Box(0.5, 0.0, 1.0, 0.31)
     x = np.tile(_fraction(points.observed, limits), 2)
-    y = _fraction(np.concatenate([points.predicted, points.source]), limits)
+    y = _fraction(np.concatenate([points.predicted, points.baseline]), limits)
     hidden = [((x > box.left) & (x < box.right) & (y > box.bottom) & (y < box.top)).sum() for box in corners]
     above = hidden[0] <= hidden[1]
-    for line, (name, values, colour) in enumerate(
-        [("predicted", points.predicted, MODEL), ("control", points.source, CONTROL_TEXT)]
-    ):
+    lines = [
+        (f"score {_score(points)}", MODEL),
+        (f"predicted $R^2$ {_r2(points.predicted, points.observed)}", MODEL),
+        (f"{points.baseline_name} $R^2$ {_r2(points.baseline, points.observed)}", CONTROL_TEXT),
+    ]
+    for line, (text, colour) in enumerate(lines):
         axis.text(
             0.03 if above else 0.97,
-            0.97 - 0.09 * line if above else 0.12 - 0.09 * line,
-            f"{name} $R^2$ {_r2(values, points.observed)}",
+            0.97 - 0.09 * line if above else 0.21 - 0.09 * line,
+            text,
             transform=axis.transAxes,
             ha="left" if above else "right",
             va="top" if above else "bottom",
             color=colour,
             fontsize="small",
             zorder=5,
-            bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.5},
+            bbox={"facecolor": axis.get_facecolor(), "alpha": 0.8, "lw": 0, "pad": 1.5},
         )
     return corners[0 if above else 1]
 
@@ -111,9 +121,9 @@ def _name_furthest(axis: Axes, points: Points, limits: np.ndarray, taken: Box) -
             ha="left" if right else "right",
             va="center",
             fontsize="x-small",
-            color=TEXT,
+            color=ink(axis),
             zorder=4,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
+            path_effects=[withStroke(linewidth=2, foreground=axis.get_facecolor())],
         )
 
 
@@ -131,6 +141,14 @@ def _free_side(x: float, y: float, n_letters: int, boxes: Sequence[Box]) -> tupl
 def _fraction(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """Where values lie between the limits, from 0 to 1."""
     return (values - limits[0]) / (limits[1] - limits[0])
+
+
+def _score(points: Points) -> str:
+    """Where the mean absolute error lies between that of the baseline, 0, and that of a replicate, 1."""
+    if not len(points.observed):
+        return "undefined"
+    error, simple = (np.abs(one - points.observed).mean() for one in (points.predicted, points.baseline))
+    return f"{(simple - error) / (simple - points.band):z.2f}" if simple > points.band else "undefined"
 
 
 def _r2(predicted: np.ndarray, observed: np.ndarray) -> str:

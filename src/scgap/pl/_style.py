@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-MODEL, BASELINE, CEILING, TEXT = "#0072B2", "#9A9A9A", "#009E73", "#404040"
+MODEL, BASELINE, CEILING = "#0072B2", "#9A9A9A", "#009E73"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p")  # more than colours, so a pair of both stays unique
 CONTROL_TEXT = "#6E6E6E"  # BASELINE, dark enough to read
 
 
@@ -20,6 +21,11 @@ def get_axes(ax: Axes | Sequence[Axes] | np.ndarray | None, n: int, *, width: fl
     if len(axes) != n:
         raise ValueError(f"ax holds {len(axes)} axes, and {n} are drawn. Pass as many, or leave ax out.")
     return axes
+
+
+def ink(axis: Axes) -> str:
+    """The colour of lines and texts that are seen on these axes, in light and in dark styles."""
+    return axis.xaxis.label.get_color()
 
 
 def finish(axes: np.ndarray, *, given: bool, show: bool | None, return_fig: bool) -> Figure | np.ndarray | Axes | None:

@@ -4,5 +4,14 @@ from ._fit_transport import fit_transport
 from ._predict import predict
 from ._resolve import resolve
 from ._screen import screen
+from ._summarize_scores import summarize_scores
 
-__all__ = ["evaluate", "evaluate_predictions", "fit_transport", "predict", "resolve", "screen"]
+__all__ = [
+    "evaluate",
+    "evaluate_predictions",
+    "fit_transport",
+    "predict",
+    "resolve",
+    "screen",
+    "summarize_scores",
+]
