@@ -34,8 +34,12 @@ MAY_IMPORT = {
     "_encoding": {"_arrays", "_conditions", "_messages"},
     "_representation": {"_adata", "_messages"},
     "_splits": {"_messages"},
-    "_support": {"_conditions", "_encoding"},
-    "_summary": {"_checks", "_messages", "_metrics"},
+    "_support": {"_conditions"},
+    "_classifier": set(),
+    "_reference": {"_conditions", "_metrics"},
+    "_comparison": {"_arrays", "_classifier", "_losses", "_metrics", "_reference"},
+    "_scoring": {"_adata", "_baselines", "_comparison", "_conditions", "_reference"},
+    "_summary": {"_baselines", "_checks", "_comparison", "_messages"},
     "_experiment": {"_arrays", "_conditions", "_encoding", "_messages", "_populations", "_splits"},
     "_model": READERS | {"_map"},
     "_names": set(),
@@ -53,6 +57,7 @@ MAY_IMPORT = {
         "_arrays",
         "_baselines",
         "_checkpoint",
+        "_comparison",
         "_experiment",
         "_losses",
         "_map",
@@ -61,7 +66,7 @@ MAY_IMPORT = {
         "_model",
         "_moving",
     }
-    | {"_query", "_summary", "_support", "_text", "_train", "_units"},
+    | {"_query", "_scoring", "_summary", "_support", "_text", "_train", "_units"},
     "__init__": {"_model", "datasets", "pl", "pp", "tl"},
 }
 
@@ -179,7 +184,9 @@ def test_support_needs_no_arrays_on_the_device():
     assert not loaded_after("import scgap._support") & {"flax", "jax", "optax", "ott"}
 
 
-@pytest.mark.parametrize("name", ["pl.history", "pl.moments", "pl.scores", "pp.split", "pp.encode_drugs", "pp.encode_table"])
+@pytest.mark.parametrize(
+    "name", ["pl.history", "pl.moments", "pl.scores", "pp.split", "pp.encode_drugs", "pp.encode_table"]
+)
 def test_what_needs_no_arrays_on_the_device_loads_no_library_for_them(name):
     loaded = loaded_after(f"import scgap; scgap.{name}")
     assert "anndata" in loaded

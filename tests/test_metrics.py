@@ -155,7 +155,11 @@ def test_zero_fraction_error_counts_zeros():
 
 
 def test_r2_against_scikit_learn(generator):
-    x, y, origin = generator.normal(size=(20, 6)), generator.normal(size=(30, 6)) + np.arange(6), generator.normal(size=6)
+    x, y, origin = (
+        generator.normal(size=(20, 6)),
+        generator.normal(size=(30, 6)) + np.arange(6),
+        generator.normal(size=6),
+    )
     assert r2(x, y) == pytest.approx(r2_score(y.mean(0), x.mean(0)))
     assert r2(x, y, origin) == pytest.approx(r2_score(y.mean(0) - origin, x.mean(0) - origin))
     assert r2(y, y, origin) == 1.0

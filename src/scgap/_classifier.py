@@ -51,7 +51,7 @@ def two_sample_test(one: np.ndarray, other: np.ndarray, *, tau: float = 1.0, see
 
 
 def quadratic_features(cells: np.ndarray, k: int = None, scale=True) -> np.ndarray:
-    cells = _standardise(np.asarray(cells, np.float64)) if scale else np.asarray(cells,np.float64) - cells.mean(0)
+    cells = _standardise(np.asarray(cells, np.float64)) if scale else np.asarray(cells, np.float64) - cells.mean(0)
     k = min(N_COMPONENTS if k is None else k, *cells.shape)
     if cells.shape[1] <= cells.shape[0]:
         d = cells.shape[1]
@@ -120,7 +120,7 @@ def mann_whitney(one, other):
     auc = (ranks[n:].sum() - m * (m + 1) / 2) / (n * m)
     # variance of ranks as they are, ties included
     spread = np.sqrt(ranks.var(ddof=1) * (n + m) / (n * m)) / (n + m)
-    return auc, (auc - 0.5)*(n+m) / (spread*(n+m)) if spread > 0 else 0.0
+    return auc, (auc - 0.5) * (n + m) / (spread * (n + m)) if spread > 0 else 0.0
 
 
 def _folds(n, m, generator):

@@ -28,12 +28,12 @@ class Target:
 
     @cached_property
     def distances(self) -> np.ndarray:
-        """(n, n)"""
+        """Distances (n, n) between its cells."""
         return _metrics.pairwise_distances(self.cells, self.cells)
 
     @cached_property
     def self_costs(self) -> np.ndarray:
-        """(n_epsilons,) transport cost between its halves."""
+        """Transport costs (n_epsilons,) between its halves."""
         return _transport_costs([_between_halves(self.distances)], self.reference.scale)[:, 0]
 
 
@@ -94,19 +94,22 @@ class Comparison:
         )
 
 
-def as_it_is(value: float) -> float:
+type Values = float | np.ndarray
+
+
+def as_it_is(values: Values) -> Values:
     """Loss of distances and errors."""
-    return value
+    return values
 
 
-def shortfall(value: float) -> float:
+def shortfall(values: Values) -> Values:
     """Loss of shares and correlations, which are 1 at best."""
-    return 1.0 - value
+    return 1.0 - values
 
 
-def off_one(value: float) -> float:
+def off_one(values: Values) -> Values:
     """Loss of a ratio: a half is as far off as a double."""
-    return abs(float(np.log(max(value, 1e-30))))
+    return np.abs(np.log(values))
 
 
 class Metric(NamedTuple):
@@ -115,7 +118,7 @@ class Metric(NamedTuple):
     compute: Callable[[Comparison], float]
     catches: frozenset[str]
     """Counterfeits that it ranks behind a perfect sampler, of COUNTERFEITS."""
-    loss: Callable[[float], float] = as_it_is
+    loss: Callable[[Values], Values] = as_it_is
     """What of its value is lower where the prediction is better."""
     needs: str = ""
     """Field of the reference (or ``source``) without which it has no value."""
@@ -131,6 +134,7 @@ COUNTERFEITS = {
     "covariance": "each feature right, drawn independently of the others",
     "skew": "right means and covariances, without skewness",
     "shift": "the right shape in the wrong place",
+    "swapped": "cells of another condition",
 }
 
 MISSING = {
@@ -143,16 +147,15 @@ MISSING = {
 
 
 _ALL = frozenset(COUNTERFEITS)
-_MEANS = frozenset({"shift"})
+_NEARLY_ALL = _ALL - {"skew"}
+_MEANS = frozenset({"shift", "swapped"})
 _SPREADS = frozenset({"collapse", "shrunk", "inflated"})
 
 METRICS: dict[str, Metric] = {
-    "energy_distance": Metric(lambda c: _metrics.energy_distance(c.distances), _ALL - {"skew"}),
-    "mmd": Metric(
-        lambda c: _metrics.mmd(c.distances, [h * c.reference.scale for h in BANDWIDTHS]), _ALL - {"skew"}
-    ),
-    "sinkhorn_divergence": Metric(lambda c: float(c.divergences[0]), _ALL - {"skew"}, min_cells=10),
-    "smooth_sinkhorn_divergence": Metric(lambda c: float(c.divergences[1]), _ALL - {"skew"}, min_cells=10),
+    "energy_distance": Metric(lambda c: _metrics.energy_distance(c.distances), _NEARLY_ALL),
+    "mmd": Metric(lambda c: _metrics.mmd(c.distances, [h * c.reference.scale for h in BANDWIDTHS]), _NEARLY_ALL),
+    "sinkhorn_divergence": Metric(lambda c: float(c.divergences[0]), _NEARLY_ALL, min_cells=10),
+    "smooth_sinkhorn_divergence": Metric(lambda c: float(c.divergences[1]), _NEARLY_ALL, min_cells=10),
     "wasserstein": Metric(lambda c: _metrics.wasserstein(c.mapped, c.target.cells), _ALL - {"covariance"}),
     "mean_error": Metric(lambda c: _metrics.mean_error(c.mapped, c.target.cells), _MEANS),
     "std_error": Metric(lambda c: _metrics.std_error(c.mapped, c.target.cells), _SPREADS),
@@ -163,7 +166,9 @@ METRICS: dict[str, Metric] = {
         lambda c: _metrics.kurtosis_error(c.mapped, c.target.cells), frozenset({"skew"}), min_cells=5
     ),
     "correlation_error": Metric(
-        lambda c: _metrics.correlation_error(c.mapped, c.target.cells), frozenset({"collapse", "covariance"}), min_cells=5
+        lambda c: _metrics.correlation_error(c.mapped, c.target.cells),
+        frozenset({"collapse", "covariance"}),
+        min_cells=5,
     ),
     "variance_ratio": Metric(lambda c: _metrics.variance_ratio(c.mapped, c.target.cells), _SPREADS, off_one),
     "r2": Metric(lambda c: _metrics.r2(c.mapped, c.target.cells), _MEANS, shortfall),
@@ -181,13 +186,16 @@ METRICS: dict[str, Metric] = {
         lambda c: _metrics.weighted_mse(c.mapped, c.target.cells, c.reference.weights), _MEANS, needs="weights"
     ),
     "centroid_accuracy": Metric(
-        lambda c: _metrics.centroid_accuracy(c.mapped, c.target.cells, c.reference.others), _MEANS, shortfall, "others"
+        lambda c: _metrics.centroid_accuracy(c.mapped, c.target.cells, c.reference.others),
+        frozenset({"swapped"}),
+        shortfall,
+        "others",
     ),
     "zero_fraction_error": Metric(
         lambda c: _metrics.zero_fraction_error(c.mapped, c.target.cells), frozenset(), needs="has_zeros"
     ),
-    "classifier_auc": Metric(lambda c: c.two_sample_test.auc, _ALL - {"skew"}, min_cells=20),
-    "classifier_p_value": Metric(lambda c: c.two_sample_test.p_value, _ALL - {"skew"}, shortfall, min_cells=20),
+    "classifier_auc": Metric(lambda c: c.two_sample_test.auc, _NEARLY_ALL, min_cells=20),
+    "classifier_p_value": Metric(lambda c: c.two_sample_test.p_value, _NEARLY_ALL, shortfall, min_cells=20),
     "monge_gap": Metric(Comparison.monge_gap, frozenset(), needs="source", min_cells=10),
 }
 

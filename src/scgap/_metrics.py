@@ -127,17 +127,17 @@ def pearson(mapped: np.ndarray, target: np.ndarray, origin: np.ndarray) -> float
 
 
 def weighted_mse(mapped: np.ndarray, target: np.ndarray, weights: np.ndarray) -> float:
-    """Squared difference of means, features weighted (n_features,) by their differential expression (Mejia et al. 2025).
+    """Squared difference of means, features weighted by their differential expression (Mejia et al. 2025).
 
-    Blind to all but means; weights sum to 1.
+    Blind to all but means; ``weights`` (n_features,) sum to 1.
     """
     return float(weights @ (_double(mapped).mean(0) - _double(target).mean(0)) ** 2)
 
 
 def centroid_accuracy(mapped: np.ndarray, target: np.ndarray, others: np.ndarray) -> float:
-    """Share of other conditions' means ``others`` (n_conditions, n_features) farther from the predicted mean than its own.
+    """Share of other conditions whose mean is farther from the predicted mean than the right one is.
 
-    1 is right, 0.5 chance, as for one prediction for all conditions; ties count half. Blind to all but means.
+    ``others`` (n_conditions, n_features) are their means. 1 is right, 0.5 chance, as for one prediction for all conditions; ties count half. Blind to all but means.
     """
     predicted = _double(mapped).mean(0)
     own = np.linalg.norm(_double(target).mean(0) - predicted)

@@ -7,10 +7,10 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
+from scgap._adata import Matrix, to_dense
 from scgap._baselines import BASELINES, Training, halves, learn
 from scgap._comparison import METRICS, Comparison, Target, measure
 from scgap._conditions import Condition, condition_label
-from scgap._adata import Matrix, to_dense
 from scgap._reference import Reference, References, make_references
 
 MIN_CELLS = 4  # observed cells: two in each half
@@ -81,9 +81,7 @@ def score_conditions(
             scores = _nothing([*methods, *BASELINES, "ceiling"], metrics, chosen)
         else:
             observed, source = chosen
-            predicted = {
-                name: method(i, source, _generator(seed, label, name)) for name, method in methods.items()
-            }
+            predicted = {name: method(i, source, _generator(seed, label, name)) for name, method in methods.items()}
             cells = observations.cells(source)
             condition = observations.conditions[i]
             for name, baseline in BASELINES.items():
@@ -127,7 +125,7 @@ def score_methods(
         loss = METRICS[metric].loss
         measured = {name: _measure(metric, pair) for name, pair in comparisons.items()}
         values = {name: value for name, (value, _) in measured.items()}
-        simple = [values[name] for name in BASELINES if np.isfinite(values[name])]
+        simple = [values[name] for name in BASELINES if name in values and np.isfinite(values[name])]
         baseline = min(simple, key=loss, default=np.nan)
         gain = loss(baseline) - loss(values["ceiling"])
         rows += [

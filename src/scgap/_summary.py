@@ -10,8 +10,8 @@ from scipy import stats
 
 from scgap._baselines import BASELINES
 from scgap._checks import whole_number
-from scgap._messages import kind_of, listed, not_found
 from scgap._comparison import METRICS
+from scgap._messages import kind_of, listed, not_found
 
 SIMPLE = tuple(BASELINES)  # methods that a score may be measured against
 CEILING = "ceiling"  # the method that a replicate stands for

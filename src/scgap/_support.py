@@ -33,9 +33,7 @@ class _Trained(NamedTuple):
     """The same of its times."""
 
 
-def support_tiers(
-    trained: Sequence[Condition], known: Iterable[str], queries: Iterable[Condition]
-) -> list[str]:
+def support_tiers(trained: Sequence[Condition], known: Iterable[str], queries: Iterable[Condition]) -> list[str]:
     """The tier of each query, one of TIERS; ``trained`` are the conditions with training cells, one or more.
 
     ``known`` are the perturbations with a vector.

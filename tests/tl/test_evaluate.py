@@ -76,7 +76,9 @@ def test_scores_of_metrics_that_are_better_when_higher(monkeypatch):
     table = _scoring.score_methods(predicted, np.full((4, 1), 0.8), np.zeros((4, 1)), None, ["share"], set())
     table = table.set_index("method")
     assert set(table["baseline"]) == {0.4}
-    assert table["score"].to_dict() == pytest.approx({"scgap": 0.5, "identity": -0.5, "mean_shift": 0.0, "ceiling": 1.0})
+    assert table["score"].to_dict() == pytest.approx(
+        {"scgap": 0.5, "identity": -0.5, "mean_shift": 0.0, "ceiling": 1.0}
+    )
 
 
 def test_a_baseline_without_prediction_says_why(fitted):

@@ -139,9 +139,7 @@ def _limits(shown: pd.DataFrame) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _draw(
-    axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str], limits: tuple[float, float]
-) -> None:
+def _draw(axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str], limits: tuple[float, float]) -> None:
     dark = ink(axis)
     for row in range(1, len(metrics), 2):  # bands, which lead the eye to the names
         axis.axhspan(row - 0.5, row + 0.5, color=dark, alpha=0.06, lw=0, zorder=0)

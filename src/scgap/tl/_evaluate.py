@@ -93,7 +93,7 @@ def evaluate(
     between cells) and ``smooth_sinkhorn_divergence`` (at 50 %), all unbiased, so that a perfect sampler scores 0 on
     average; ``classifier_auc`` and ``classifier_p_value`` of a two-sample test (0.5: a classifier cannot tell them
     apart). Feature by feature: ``wasserstein``, ``mean_error``, ``std_error``, ``skewness_error``, ``kurtosis_error``,
-    ``zero_fraction_error``. Of pairs of features: ``correlation_error``. ``variance_ratio``: 1 is right. Of means alone,
+    ``zero_fraction_error``. Of pairs of features: ``correlation_error``. ``variance_ratio``: 1 is right. Of means,
     blind to collapsed predictions, for comparison with the literature: ``r2``, ``r2_delta`` and ``pearson_delta``
     (effects against control), ``r2_delta_perturbed`` and ``pearson_delta_perturbed`` (against the mean of training
     conditions), ``weighted_mse`` (by differential expression among training cells), ``centroid_accuracy`` (the share of

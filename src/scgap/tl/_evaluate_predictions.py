@@ -74,7 +74,7 @@ def evaluate_predictions(
     KeyError
         A column is missing, or a metric or baseline unknown.
     ValueError
-        Features differ, values are not finite, no condition can be compared, or names of methods are those of baselines.
+        Features differ, values are not finite, no condition can be compared, or methods are called like baselines.
 
     Warns
     -----
@@ -133,7 +133,9 @@ def evaluate_predictions(
     for method in methods:
         check_any(scores, method, "test")
     everything = {name for condition in observations.conditions for name, _ in condition.members}
-    tiers = support_tiers(trained, everything, observations.conditions) if trained else [""] * len(observations.conditions)
+    tiers = (
+        support_tiers(trained, everything, observations.conditions) if trained else [""] * len(observations.conditions)
+    )
     result = with_support(scores, observations, tiers)
     return result[result["method"].isin([*methods, *others, "ceiling"])].reset_index(drop=True)
 
