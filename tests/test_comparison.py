@@ -94,21 +94,29 @@ def test_every_counterfeit_is_caught_by_some_distribution_metric():
         assert any(counterfeit in metric.catches for metric in METRICS.values())
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_counterfeit_is_ahead_of_a_perfect_sampler(losses, metric):
+    # By more than what perfect samplers differ by among themselves.
+    perfect = np.array([losses[metric, "perfect", seed] for seed in SEEDS])
+    if metric in ("monge_gap", "zero_fraction_error"):  # it is of maps; the worlds have no zeros
+        return
+    for counterfeit in COUNTERFEITS:
+        ahead = perfect - [losses[metric, counterfeit, seed] for seed in SEEDS]
+        assert ahead.mean() <= 2.0 * perfect.std(ddof=1), counterfeit
+
+
 def test_a_perfect_sampler_ranks_first_over_all_metrics(losses):
     judging = [metric for metric in METRICS if METRICS[metric].catches]
     for seed in SEEDS:
-        ranks = {
-            name: np.mean(
-                [
-                    sum(
-                        losses[metric, other, seed] < losses[metric, name, seed] for other in ("perfect", *COUNTERFEITS)
-                    )
-                    for metric in judging
-                ]
+        # In units of the counterfeits' mean loss, so that no metric outweighs the others.
+        total = {
+            name: sum(
+                losses[metric, name, seed] / np.mean([losses[metric, other, seed] for other in COUNTERFEITS])
+                for metric in judging
             )
             for name in ("perfect", *COUNTERFEITS)
         }
-        assert min(ranks, key=ranks.get) == "perfect", ranks
+        assert min(total, key=total.get) == "perfect", total
 
 
 def test_metrics_of_means_prefer_the_collapse(losses):
@@ -161,7 +169,8 @@ def test_the_gap_of_any_number_of_cells_is_that_of_the_losses():
     value, reason = measure("monge_gap", Comparison(moved, target, source))
     assert value == pytest.approx(float(expected), rel=1e-4)
     assert not reason
-    assert measure("monge_gap", Comparison(source + 1.0, target, source))[0] == pytest.approx(0.0, abs=1e-3)
+    assert measure("monge_gap", Comparison(source + 1.0, target, source))[0] == pytest.approx(0.0, abs=0.05)
+    assert value > 1.0
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 17, 64])

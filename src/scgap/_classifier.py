@@ -13,7 +13,7 @@ N_COMPONENTS = 10
 RIDGE = 0.1
 CLIP = 4.0  # standard deviations, so that the square of a single doublet does not rule the fit
 MAX_STEPS = 50
-TOLERANCE = 1e-8
+TOLERANCE = 1e-3
 SMALLEST_STEP = 2.0**-10
 
 

@@ -81,11 +81,11 @@ class Comparison:
 
     def monge_gap(self) -> float:
         """How much farther the map moves its cells than the best assignment would: 0 for an optimal map."""
-        from scgap._losses import COSTS, floor_free_monge_gap  # here, so that plots do not load JAX
+        from scgap._losses import COSTS, compiled_floor_free_monge_gap  # here, so that plots do not load JAX
 
         weights = _padded_weights(len(self.mapped), padded_size(len(self.mapped)))
         return float(
-            floor_free_monge_gap(
+            compiled_floor_free_monge_gap(
                 *(pad_rows(np.asarray(cells, np.float32)) for cells in (self.source, self.mapped)),
                 weights,
                 cost=COSTS["euclidean"],

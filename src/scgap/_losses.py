@@ -109,6 +109,9 @@ def floor_free_monge_gap(
     return jnp.dot(w, paired_cost(source, mapped, cost)) - jnp.sum(plan * pairs)
 
 
+compiled_floor_free_monge_gap = jax.jit(floor_free_monge_gap, static_argnames="cost")
+
+
 def energy_distance(x: jax.Array, y: jax.Array, wx: jax.Array, wy: jax.Array) -> jax.Array:
     """Unbiased energy distance ``2 E|x - y| - E|x - x'| - E|y - y'|`` of weighted cells; weights are 0 or equal."""
 

@@ -122,8 +122,14 @@ def r2(mapped: np.ndarray, target: np.ndarray, origin: np.ndarray | float = 0.0)
 
 
 def pearson(mapped: np.ndarray, target: np.ndarray, origin: np.ndarray) -> float:
-    """Correlation over features of predicted and observed mean effect. Blind to its size, and to all but means."""
-    return float(np.corrcoef(_effect(mapped, origin), _effect(target, origin))[0, 1])
+    """Correlation over features of predicted and observed mean effect. Blind to its size, and to all but means.
+
+    NaN where one of them has none: the correlation of rounding errors means nothing.
+    """
+    effects = np.array([_effect(mapped, origin), _effect(target, origin)])
+    if (effects.std(1) <= CONSTANT * np.abs(origin).max()).any():
+        return float("nan")
+    return float(np.corrcoef(effects)[0, 1])
 
 
 def weighted_mse(mapped: np.ndarray, target: np.ndarray, weights: np.ndarray) -> float:
@@ -137,7 +143,8 @@ def weighted_mse(mapped: np.ndarray, target: np.ndarray, weights: np.ndarray) ->
 def centroid_accuracy(mapped: np.ndarray, target: np.ndarray, others: np.ndarray) -> float:
     """Share of other conditions whose mean is farther from the predicted mean than the right one is.
 
-    ``others`` (n_conditions, n_features) are their means. 1 is right, 0.5 chance, as for one prediction for all conditions; ties count half. Blind to all but means.
+    ``others`` (n_conditions, n_features) are their means. 1 is right, 0.5 chance, as for one prediction for all
+    conditions; ties count half. Blind to all but means.
     """
     predicted = _double(mapped).mean(0)
     own = np.linalg.norm(_double(target).mean(0) - predicted)

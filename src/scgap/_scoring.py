@@ -6,6 +6,7 @@ from zlib import crc32
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from scgap._adata import Matrix, to_dense
 from scgap._baselines import BASELINES, Training, halves, learn
@@ -15,7 +16,10 @@ from scgap._reference import Reference, References, make_references
 
 MIN_CELLS = 4  # observed cells: two in each half
 MOST_TRAINING = 1_000  # training cells of a condition that baselines and references are made of
-COLUMNS = ("condition", "split", "method", "metric", "value", "n_cells", "baseline", "ceiling", "score", "reason")
+COLUMNS = (
+    *("condition", "split", "method", "metric", "value", "n_cells", "baseline", "ceiling", "score", "reason"),
+    "judged",
+)
 
 type Prediction = np.ndarray | str
 """Cells (n, n_features), or why there are none."""
@@ -64,6 +68,8 @@ def score_conditions(
 ) -> pd.DataFrame:
     """One row (COLUMNS) a condition with cells in the split, method, baseline and metric.
 
+    ``judged`` says whether the method has a prediction and there is something to compare it with.
+
     ``n_predicted`` says how many predicted cells there are of each condition; None, where methods move source cells.
     """
     training = read_training(observations, descriptors, seed)
@@ -73,26 +79,31 @@ def score_conditions(
         if not condition.is_control and (len(observations.rows(i, split)) or i in (n_predicted or ()))
     ]
     references = _read_references(observations, training, split, seed)
-    tables = []
-    for i in wanted:
+    unpaired = set() if n_predicted is None else set(methods)
+
+    def score(i: int) -> pd.DataFrame:
+        condition = observations.conditions[i]
+        label = condition_label(condition)
         chosen = _choose(observations, i, split, most_cells, n_predicted, seed)
-        label = condition_label(observations.conditions[i])
-        if isinstance(chosen, str):
-            scores = _nothing([*methods, *BASELINES, "ceiling"], metrics, chosen)
-        else:
-            observed, source = chosen
-            predicted = {name: method(i, source, _generator(seed, label, name)) for name, method in methods.items()}
-            cells = observations.cells(source)
-            condition = observations.conditions[i]
-            for name, baseline in BASELINES.items():
-                predicted[name] = baseline(training, condition, cells, _generator(seed, label, name))
-            unpaired = set() if n_predicted is None else set(methods)
-            scores = score_methods(
-                predicted, observations.cells(observed), cells, references.of(condition), metrics, unpaired
-            )
-            scores["n_cells"] = len(observed) // 2
-        tables.append(scores.assign(condition=label, split=split))
-    return pd.concat(tables, ignore_index=True)[list(COLUMNS)] if tables else pd.DataFrame(columns=list(COLUMNS))
+        if isinstance(chosen, str) or references is None:
+            return _nothing([*methods, *BASELINES, "ceiling"], metrics, chosen).assign(condition=label)
+        observed, source = chosen
+        cells = observations.cells(source)
+        predicted = {name: method(i, source, _generator(seed, label, name)) for name, method in methods.items()}
+        for name, baseline in BASELINES.items():
+            predicted[name] = baseline(training, condition, cells, _generator(seed, label, name))
+        reference = references.of(condition)
+        scores = score_methods(predicted, observations.cells(observed), cells, reference, metrics, unpaired)
+        return scores.assign(condition=label, n_cells=len(observed) // 2)
+
+    # Its matrices are small: more threads would wait for each other for longer than they compute.
+    with threadpool_limits(1, "blas"):
+        tables = [score(i) for i in wanted]
+    return (
+        pd.concat(tables, ignore_index=True).assign(split=split)[list(COLUMNS)]
+        if tables
+        else pd.DataFrame(columns=list(COLUMNS))
+    )
 
 
 def score_methods(
@@ -137,6 +148,7 @@ def score_methods(
                 "ceiling": values["ceiling"],
                 "score": (loss(baseline) - loss(value)) / gain if gain > 0 else np.nan,
                 "reason": reason,
+                "judged": not isinstance(comparisons[name], str),
             }
             for name, (value, reason) in measured.items()
         ]
@@ -166,7 +178,9 @@ def _measure(metric: str, comparisons: list[Comparison] | str) -> tuple[float, s
 def _nothing(methods: Sequence[str], metrics: Sequence[str], reason: str) -> pd.DataFrame:
     """Rows of a condition that cannot be judged."""
     rows = [{"method": method, "metric": metric, "reason": reason} for metric in metrics for method in methods]
-    return pd.DataFrame(rows).assign(value=np.nan, baseline=np.nan, ceiling=np.nan, score=np.nan, n_cells=0)
+    return pd.DataFrame(rows).assign(
+        value=np.nan, baseline=np.nan, ceiling=np.nan, score=np.nan, n_cells=0, judged=False
+    )
 
 
 def _choose(
@@ -192,15 +206,17 @@ def _choose(
     return generator.permutation(observed)[:n_cells], generator.permutation(source)[:n_cells]
 
 
-def _read_references(observations: Observations, training: Training, split: str, seed: int) -> References:
-    """What the metrics of all conditions measure with."""
+def _read_references(observations: Observations, training: Training, split: str, seed: int) -> References | None:
+    """What the metrics of all conditions measure with; None without any controls."""
     rows = {condition: observations.rows(i, split) for i, condition in enumerate(observations.conditions)}
     observed = {condition: observations.cells(of) for condition, of in rows.items() if len(of)}
-    controls = np.concatenate([cells for condition, cells in observed.items() if condition.is_control])
+    controls = [cells for condition, cells in observed.items() if condition.is_control]
+    if not controls:
+        return None
     return make_references(
         training.cells,
         {condition: cells.mean(0, dtype=np.float64) for condition, cells in observed.items()},
-        controls,
+        np.concatenate(controls),
         nonnegative=observations.nonnegative,
         generator=_generator(seed, "scale"),
     )

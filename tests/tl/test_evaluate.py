@@ -33,8 +33,12 @@ def test_the_table_is_tidy(fitted):
     assert set(table["split"]) == {"test"}
     assert set(table["support"]) == {"seen"}
     assert ((table["reason"] == "") == np.isfinite(table["value"])).all()
-    mine = table[(table["method"] == "scgap") & (table["metric"] != "zero_fraction_error")]
-    assert np.isfinite(mine["value"]).all()
+    missing = table[(table["method"] == "scgap") & table["value"].isna()]
+    assert set(missing["metric"]) <= {"zero_fraction_error", "classifier_auc", "classifier_p_value"}
+    assert set(missing["reason"].str.replace(r"\d+ cells on", "n cells on", regex=True)) == {
+        "the features have no zeros of expression",
+        "n cells on each side; the metric needs 20",
+    }
     stored = fitted.uns["scgap"]["scores"]
     pd.testing.assert_frame_equal(stored.reset_index(drop=True), table)
 

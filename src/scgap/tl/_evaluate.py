@@ -163,7 +163,7 @@ def evaluate(
 def check_any(table: pd.DataFrame, method: str, split: str) -> None:
     """Refuse a table without any value of the method, and warn of conditions without one."""
     mine = table[table["method"] == method]
-    missing = mine.groupby("condition", sort=False)["value"].apply(lambda values: values.isna().all())
+    missing = ~mine.drop_duplicates("condition").set_index("condition")["judged"].astype(bool)
     reasons = mine.drop_duplicates("condition").set_index("condition")["reason"]
     without = missing.index[missing]
     if not len(mine):
@@ -188,7 +188,7 @@ def with_support(table: pd.DataFrame, observations: Observations, tiers: Sequenc
     """The table with a column of the tier of each row's condition, beside its split."""
     of_label = {condition_label(c): tier for c, tier in zip(observations.conditions, tiers, strict=True)}
     support = pd.Categorical(table["condition"].map(of_label), [tier for tier in TIERS if tier in set(tiers)])
-    table = table.copy()
+    table = table.drop(columns="judged")
     table.insert(2, "support", support)
     return table
 
