@@ -77,7 +77,7 @@ def scores(
     >>> adata = scgap.datasets.simulate_screen(750, n_drugs=2, doses=[100.0], n_groups=1)
     >>> scgap.pp.split(adata, dose_col="dose_value")
     >>> scgap.tl.fit_transport(adata, dose_col="dose_value", split_col="split", n_iters=10, progress=False)
-    >>> _ = scgap.tl.evaluate(adata)
+    >>> _ = scgap.tl.evaluate(adata, metrics=["energy_distance", "std_error"])
     >>> axes = scgap.pl.scores(adata, show=False)
     """
     table = data if isinstance(data, pd.DataFrame) else _stored(data, mod, key)

@@ -186,7 +186,7 @@ def check_any(table: pd.DataFrame, method: str, split: str) -> None:
 
 def with_support(table: pd.DataFrame, observations: Observations, tiers: Sequence[str]) -> pd.DataFrame:
     """The table with a column of the tier of each row's condition, beside its split."""
-    of_label = {condition_label(c): tier for c, tier in zip(observations.conditions, tiers, strict=True)}
+    of_label = dict(zip(map(condition_label, observations.conditions), tiers, strict=False))  # none without training
     support = pd.Categorical(table["condition"].map(of_label), [tier for tier in TIERS if tier in set(tiers)])
     table = table.drop(columns="judged")
     table.insert(2, "support", support)
