@@ -9,7 +9,7 @@ import pandas as pd
 
 from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense
 from scgap._baselines import halves, identity, learn, mean_shift
-from scgap._conditions import Condition, condition_label, read_conditions
+from scgap._conditions import condition_label, read_conditions
 from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
 from scgap._metrics import METRICS
