@@ -62,7 +62,7 @@ def test_rules_without_vectors(query, trained, wanted):
 @pytest.mark.parametrize(
     ("query", "trained", "wanted"),
     [
-        # Distances 1, 1 and 2 from B, but A is at other doses: half-way between 1 and 100 no longer counts.
+        # The three nearest, at distances 1, 1 and 3, each at the nearest dose, then time.
         (("B 10",), [("A 10",), ("C 10",), ("D 10",), ("E 10",)], {("A 10",): 3 / 7, ("C 10",): 3 / 7, ("D 10",): 1 / 7}),
         (("B 10",), [("A 1",), ("A 20",), ("A 10", "x", 24.0)], {("A 10", "x", 24.0): 1.0}),
         (("B 10",), [("A 1",), ("A 20",), ("A 1", "y")], {("A 20",): 1.0}),
