@@ -74,7 +74,7 @@ def identity(
 
 
 def _finished(predict: Baseline) -> Baseline:
-    """The baseline for members in any order, in the type of the source, clipped where it has to be."""
+    """The baseline for members in any order, in the type of the source and clipped where it has to be."""
 
     @wraps(predict)
     def baseline(

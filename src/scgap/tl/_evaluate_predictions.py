@@ -133,9 +133,7 @@ def evaluate_predictions(
     for method in methods:
         check_any(scores, method, "test")
     everything = {name for condition in observations.conditions for name, _ in condition.members}
-    tiers = (
-        support_tiers(trained, everything, observations.conditions) if trained else [""] * len(observations.conditions)
-    )
+    tiers = support_tiers(trained, everything, observations.conditions) if trained else []
     result = with_support(scores, observations, tiers)
     return result[result["method"].isin([*methods, *others, "ceiling"])].reset_index(drop=True)
 
