@@ -39,7 +39,7 @@ class World:
         training = {Condition(()): self.control(), CONDITION: self.perturbed(), OTHER: self.control() - self.shift}
         observed = {condition: cells.mean(0) for condition, cells in training.items()}
         references = make_references(
-            training, observed, training[Condition(())], nonnegative=False, generator=self.generator
+            training, observed, [training[Condition(())]], nonnegative=False, generator=self.generator
         )
         return Target(self.perturbed(), references.of(CONDITION))
 

@@ -136,7 +136,7 @@ def additive(
         return "not a combination"
     parts = [_shift_anywhere(training, condition._replace(members=(member,))) for member in condition.members]
     missing = [name for (name, _), part in zip(condition.members, parts, strict=True) if part is None]
-    return f"not measured alone: {', '.join(missing)}" if missing else source + np.sum(parts, axis=0)
+    return f"not measured alone: {', '.join(missing)}" if missing else source + np.sum(np.array(parts), axis=0)
 
 
 @_finished

@@ -57,7 +57,8 @@ def two_sample_test(
 
     Under the null each half's Mann-Whitney z is standard normal. The two are not independent: both measure how alike
     the differences found in the two halves are, so their correlation is .6 (one feature) to .9 (many). Their mean is
-    therefore taken as standard normal as well, not times the square root of 2: at level .05 the test rejects .03 to .05.
+    therefore taken as standard normal as well, not times the square root of 2: at level .05 the test rejects .03 to
+    .05.
     """
     n = len(one)
     features = quadratic_features(np.concatenate([one, other]))

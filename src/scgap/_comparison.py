@@ -50,6 +50,10 @@ class Comparison:
         """That of the target."""
         return self.target.reference
 
+    def given(self, field: str) -> np.ndarray:
+        """A field of the reference that is known to be there."""
+        return np.asarray(getattr(self.reference, field))
+
     @cached_property
     def distances(self) -> _metrics.Distances:
         """Between all cells, computed once for all metrics."""
@@ -174,19 +178,19 @@ METRICS: dict[str, Metric] = {
     "r2": Metric(lambda c: _metrics.r2(c.mapped, c.target.cells), _MEANS, shortfall),
     "r2_delta": Metric(lambda c: _metrics.r2(c.mapped, c.target.cells, c.reference.control), _MEANS, shortfall),
     "r2_delta_perturbed": Metric(
-        lambda c: _metrics.r2(c.mapped, c.target.cells, c.reference.perturbed), _MEANS, shortfall, "perturbed"
+        lambda c: _metrics.r2(c.mapped, c.target.cells, c.given("perturbed")), _MEANS, shortfall, "perturbed"
     ),
     "pearson_delta": Metric(
         lambda c: _metrics.pearson(c.mapped, c.target.cells, c.reference.control), _MEANS, shortfall
     ),
     "pearson_delta_perturbed": Metric(
-        lambda c: _metrics.pearson(c.mapped, c.target.cells, c.reference.perturbed), _MEANS, shortfall, "perturbed"
+        lambda c: _metrics.pearson(c.mapped, c.target.cells, c.given("perturbed")), _MEANS, shortfall, "perturbed"
     ),
     "weighted_mse": Metric(
-        lambda c: _metrics.weighted_mse(c.mapped, c.target.cells, c.reference.weights), _MEANS, needs="weights"
+        lambda c: _metrics.weighted_mse(c.mapped, c.target.cells, c.given("weights")), _MEANS, needs="weights"
     ),
     "centroid_accuracy": Metric(
-        lambda c: _metrics.centroid_accuracy(c.mapped, c.target.cells, c.reference.others),
+        lambda c: _metrics.centroid_accuracy(c.mapped, c.target.cells, c.given("others")),
         frozenset({"swapped"}),
         shortfall,
         "others",

@@ -1,7 +1,7 @@
 """What metrics measure with, from training cells wherever it is a choice, so that no prediction can move it."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -71,16 +71,19 @@ class References(NamedTuple):
 def make_references(
     training: Mapping[Condition, np.ndarray],
     observed: Mapping[Condition, np.ndarray],
-    controls: np.ndarray,
+    controls: Sequence[np.ndarray],
     *,
     nonnegative: bool,
     generator: np.random.Generator,
 ) -> References:
     """From training cells (n, n_features) and observed means (n_features,) of every condition.
 
-    ``controls`` (n, n_features) are observed control cells: they stand in for training cells where there are none.
+    ``controls`` are the observed control cells (n, n_features) of each group: they stand in for training cells where
+    there are none.
     """
-    cells = np.concatenate(list(training.values())) if training else controls
+    if not (populations := list(training.values()) or controls):
+        return References(1.0, None, None, observed, {}, {}, {})  # nothing to compare with, in any condition
+    cells = np.concatenate(populations)
     some = cells[generator.permutation(len(cells))[:MOST_PAIRED]]
     distances = pairwise_distances(some, some)
     n = len(some)
@@ -100,7 +103,7 @@ def make_references(
     return References(
         float(distances.mean(dtype=np.float64)) * n / max(n - 1, 1) or 1.0,
         _main_directions(some),
-        True if nonnegative and (controls == 0).any() else None,
+        True if nonnegative and any((cells == 0).any() for cells in controls) else None,
         observed,
         {group: np.mean(means, axis=0) for group, means in perturbed.items()},
         weights,
@@ -111,7 +114,7 @@ def make_references(
 def _expression_weights(perturbed: np.ndarray, control: np.ndarray) -> np.ndarray:
     """Squared Welch statistics (n_features,) as shares of their sum; equal where nothing differs."""
     difference = perturbed.mean(0, dtype=np.float64) - control.mean(0, dtype=np.float64)
-    variance = sum(cells.var(0, dtype=np.float64) / len(cells) for cells in (perturbed, control))
+    variance = perturbed.var(0, dtype=np.float64) / len(perturbed) + control.var(0, dtype=np.float64) / len(control)
     squares = difference**2 / (variance + 1e-9 * (variance.max() + 1e-30))
     total = squares.sum()
     return squares / total if total > 0 else np.full(len(squares), 1.0 / len(squares))

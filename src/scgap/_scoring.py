@@ -85,14 +85,14 @@ def score_conditions(
         condition = observations.conditions[i]
         label = condition_label(condition)
         chosen = _choose(observations, i, split, most_cells, n_predicted, seed)
-        if isinstance(chosen, str) or references is None:
+        if isinstance(chosen, str):
             return _nothing([*methods, *BASELINES, "ceiling"], metrics, chosen).assign(condition=label)
         observed, source = chosen
         cells = observations.cells(source)
         predicted = {name: method(i, source, _generator(seed, label, name)) for name, method in methods.items()}
         for name, baseline in BASELINES.items():
             predicted[name] = baseline(training, condition, cells, _generator(seed, label, name))
-        reference = references.of(condition)
+        reference = references.of(condition)  # there are controls, or none would have been chosen
         scores = score_methods(predicted, observations.cells(observed), cells, reference, metrics, unpaired)
         return scores.assign(condition=label, n_cells=len(observed) // 2)
 
@@ -206,17 +206,15 @@ def _choose(
     return generator.permutation(observed)[:n_cells], generator.permutation(source)[:n_cells]
 
 
-def _read_references(observations: Observations, training: Training, split: str, seed: int) -> References | None:
-    """What the metrics of all conditions measure with; None without any controls."""
+def _read_references(observations: Observations, training: Training, split: str, seed: int) -> References:
+    """What the metrics of all conditions measure with."""
     rows = {condition: observations.rows(i, split) for i, condition in enumerate(observations.conditions)}
     observed = {condition: observations.cells(of) for condition, of in rows.items() if len(of)}
     controls = [cells for condition, cells in observed.items() if condition.is_control]
-    if not controls:
-        return None
     return make_references(
         training.cells,
         {condition: cells.mean(0, dtype=np.float64) for condition, cells in observed.items()},
-        np.concatenate(controls),
+        controls,
         nonnegative=observations.nonnegative,
         generator=_generator(seed, "scale"),
     )

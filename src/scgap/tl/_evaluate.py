@@ -189,7 +189,7 @@ def with_support(table: pd.DataFrame, observations: Observations, tiers: Sequenc
     of_label = dict(zip(map(condition_label, observations.conditions), tiers, strict=False))  # none without training
     support = pd.Categorical(table["condition"].map(of_label), [tier for tier in TIERS if tier in set(tiers)])
     table = table.drop(columns="judged")
-    table.insert(2, "support", support)
+    table.insert(2, "support", pd.Series(support, table.index))
     return table
 
 
