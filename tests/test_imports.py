@@ -171,7 +171,9 @@ def test_support_needs_no_arrays_on_the_device():
     assert not loaded_after("import scgap._support") & {"flax", "jax", "optax", "ott"}
 
 
-@pytest.mark.parametrize("name", ["pl.history", "pl.moments", "pl.scores", "pp.split", "pp.encode_drugs", "pp.encode_table"])
+@pytest.mark.parametrize(
+    "name", ["pl.history", "pl.moments", "pl.scores", "pp.split", "pp.encode_drugs", "pp.encode_table"]
+)
 def test_what_needs_no_arrays_on_the_device_loads_no_library_for_them(name):
     loaded = loaded_after(f"import scgap; scgap.{name}")
     assert "anndata" in loaded

@@ -132,16 +132,14 @@ def _panels(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def _limits(shown: pd.DataFrame) -> tuple[float, float]:
     """What all panels show of the x axis: every score and interval, unless it is further off than FURTHEST."""
-    ends = shown[["score", "score_low", "score_high"]].to_numpy()
-    ends = np.append(ends[np.isfinite(ends)], [0.0, 1.0])
+    drawn = shown[["score", "score_low", "score_high"]].to_numpy()
+    ends = np.append(drawn[np.isfinite(drawn)], [0.0, 1.0])
     low, high = max(ends.min(), FURTHEST[0]), min(ends.max(), FURTHEST[1])
     margin = 0.06 * (high - low)
     return low - margin, high + margin
 
 
-def _draw(
-    axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str], limits: tuple[float, float]
-) -> None:
+def _draw(axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str], limits: tuple[float, float]) -> None:
     dark = ink(axis)
     for row in range(1, len(metrics), 2):  # bands, which lead the eye to the names
         axis.axhspan(row - 0.5, row + 0.5, color=dark, alpha=0.06, lw=0, zorder=0)

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 
 MODEL, BASELINE, CEILING = "#0072B2", "#9A9A9A", "#009E73"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -23,7 +24,7 @@ def get_axes(ax: Axes | Sequence[Axes] | np.ndarray | None, n: int, *, width: fl
     return axes
 
 
-def ink(axis: Axes) -> str:
+def ink(axis: Axes) -> ColorType:
     """The colour of lines and texts that are seen on these axes, in light and in dark styles."""
     return axis.xaxis.label.get_color()
 
