@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -117,10 +119,15 @@ def test_scores_far_off_are_written_and_the_axis_ends_before(table):
     (arrow,) = axes[0].texts
     assert arrow.xy == (axes[0].get_xlim()[0], drawn(axes[0])["identity"].get_ydata()[1])
     assert to_hex(arrow.arrow_patch.get_edgecolor()) == to_hex(drawn(axes[0])["identity"].get_color())
-    table.loc[far, "value"] -= 100.0
-    axes = scgap.pl.scores(table, methods="identity", show=False)
-    assert 2 < axes[0].get_xlim()[1] < 2.5
-    assert axes[0].texts == [] or all(float(text) > 2 for text in texts(axes[0]))
+
+
+def test_scores_far_above_a_replicate_are_written_too(table):
+    table.loc[table["method"].eq("scgap") & table["support"].eq("seen"), "value"] -= 50.0
+    axes = scgap.pl.scores(table, show=False)
+    assert 2 < axes[0].get_xlim()[1] < 3
+    assert texts(axes[0]) == [f"{score:.3g}" for score in drawn(axes[0])["scgap"].get_xdata()]
+    assert all(arrow.xy[0] == axes[0].get_xlim()[1] for arrow in axes[0].texts)
+    assert texts(axes[1]) == []
 
 
 def test_open_intervals_reach_beyond_the_axis(table):
@@ -180,7 +187,7 @@ def test_nothing_is_cut_off_or_printed_over_another(table, style, tmp_path):
         assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
         assert to_hex(axis.lines[0].get_color()) == {"default": "#000000"}.get(style, "#ffffff")
         labels = [tick.get_window_extent() for tick in axis.get_yticklabels() if tick.get_text()]
-        assert not any(one.overlaps(other) for one, other in zip(labels, labels[1:], strict=False))
+        assert not any(one.overlaps(other) for one, other in pairwise(labels))
         # Rows keep clear of one another: the lowest point of a metric is above the highest of the next.
         heights = np.sort(np.concatenate([line.get_ydata() for line in drawn(axis).values()]))
         assert np.diff(axis.transData.transform(np.column_stack([heights, heights]))[:, 1]).max() < -4 * figure.dpi / 72
