@@ -26,7 +26,8 @@ def summarize(scores: Any, by: str | Sequence[str], n_bootstrap: int, seed: int)
     n_bootstrap, seed = whole_number("n_bootstrap", n_bootstrap, 1), whole_number("seed", seed, 0)
     rows = []
     for group, part in _groups(_checked(scores, by), by):
-        for metric, block in ((str(name), block) for name, block in part.groupby("metric", sort=False)):
+        for metric in part["metric"].unique():
+            block = part[part["metric"] == metric]
             values = block.pivot(index="condition", columns="method", values="value").sort_index()
             for method in block["method"].unique():
                 n_missing = int((block["method"].eq(method) & block["value"].isna()).sum())

@@ -79,7 +79,8 @@ def moments(
     features with the highest variance in the observed cells. The x label tells how many of all points are drawn.
 
     The score is ``(B - V) / (B - C)`` with the mean absolute errors of the grey points, of the prediction, and of one
-    half of the observed cells as prediction of the other.
+    half of the observed cells as prediction of the other. All three are of halves of equally many cells, as in
+    `scgap.tl.evaluate`, so none is favoured by its noise; the points are of all cells.
 
     Examples
     --------

@@ -7,10 +7,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from scgap.pl._style import BASELINE, CEILING, CONTROL_TEXT, MODEL, ink
+from scgap.pl._style import BASELINE, CEILING, MODEL, ink, text_colour
 
 N_NAMED = 3  # features furthest off that are named in a panel
 MANY = 500  # points, above which they are small, and pixels in a vector file
+
+
+class Errors(NamedTuple):
+    """Mean absolute errors over the points, all of equally many cells."""
+
+    predicted: float
+    baseline: float
+    replicate: float
+    """Of one half of the observed cells as prediction of the other."""
 
 
 class Points(NamedTuple):
@@ -23,6 +32,7 @@ class Points(NamedTuple):
     observed: np.ndarray
     band: float
     """Mean absolute difference between halves of the observed cells."""
+    errors: Errors
     n_all: int
     """Points with those that are not drawn."""
     baseline_name: str
@@ -44,10 +54,10 @@ class Box(NamedTuple):
 
 def draw_panel(axis: Axes, moment: str, points: Points) -> None:
     """Draw predicted and control against observed moments into square axes."""
-    limits = _limits(points)
+    limits, band = _limits(points), points.band
     many = len(points.names) > MANY
     look: dict[str, Any] = {"s": 5 if many else 15, "lw": 0, "rasterized": many}
-    axis.fill_between(limits, limits - points.band, limits + points.band, color=CEILING, alpha=0.18, lw=0, zorder=0)
+    axis.fill_between(limits, limits - band, limits + band, color=CEILING, alpha=0.18, lw=0, zorder=0)
     axis.plot(limits, limits, color=ink(axis), lw=0.8, zorder=1)
     axis.scatter(points.observed, points.baseline, color=BASELINE, alpha=0.6, zorder=2, **look)
     axis.scatter(points.observed, points.predicted, color=MODEL, alpha=0.5 if many else 0.85, zorder=3, **look)
@@ -82,7 +92,7 @@ def _write_corner(axis: Axes, points: Points, limits: np.ndarray) -> Box:
     lines = [
         (f"score {_score(points)}", MODEL),
         (f"predicted $R^2$ {_r2(points.predicted, points.observed)}", MODEL),
-        (f"{points.baseline_name} $R^2$ {_r2(points.baseline, points.observed)}", CONTROL_TEXT),
+        (f"{points.baseline_name} $R^2$ {_r2(points.baseline, points.observed)}", BASELINE),
     ]
     for line, (text, colour) in enumerate(lines):
         axis.text(
@@ -92,7 +102,7 @@ def _write_corner(axis: Axes, points: Points, limits: np.ndarray) -> Box:
             transform=axis.transAxes,
             ha="left" if above else "right",
             va="top" if above else "bottom",
-            color=colour,
+            color=text_colour(axis, colour),
             fontsize="small",
             zorder=5,
             bbox={"facecolor": axis.get_facecolor(), "alpha": 0.8, "lw": 0, "pad": 1.5},
@@ -145,10 +155,8 @@ def _fraction(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
 
 def _score(points: Points) -> str:
     """Where the mean absolute error lies between that of the baseline, 0, and that of a replicate, 1."""
-    if not len(points.observed):
-        return "undefined"
-    error, simple = (np.abs(one - points.observed).mean() for one in (points.predicted, points.baseline))
-    return f"{(simple - error) / (simple - points.band):z.2f}" if simple > points.band else "undefined"
+    predicted, baseline, replicate = points.errors
+    return f"{(baseline - predicted) / (baseline - replicate):z.2f}" if baseline > replicate else "undefined"
 
 
 def _r2(predicted: np.ndarray, observed: np.ndarray) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from scgap._metrics import MOMENTS
 from scgap.pl._cells import Cells
-from scgap.pl._panel import Points
+from scgap.pl._panel import Errors, Points
 
 MIN_EXPRESSED = 10  # cells; fewer say nothing of the shape of a distribution
 CONSTANT = 1e-6  # spread, relative to the largest value, up to which a feature is constant, as in the metrics
@@ -49,6 +49,7 @@ def make_points(moment: str, groups: Sequence[Cells], var_names: np.ndarray, bas
         baseline=simple,
         observed=observed,
         band=_replicate_error(statistic, groups),
+        errors=_errors(statistic, groups),
         n_all=len(groups) * comb(len(var_names), at_once),
         baseline_name=baseline,
     )
@@ -77,8 +78,22 @@ def _most_variable(cells: Cells, kept: np.ndarray, n_pairs: int) -> np.ndarray:
     return kept & first
 
 
+def _errors(statistic: Callable[[np.ndarray], np.ndarray], groups: Sequence[Cells]) -> Errors:
+    """Errors of random halves, as in `scgap.tl.evaluate`: so the noise of all three is of equally many cells."""
+    generator = np.random.default_rng(0)
+    errors = []
+    for cells in groups:
+        n = min(len(part) for part in cells) // 2
+        drawn = [part[generator.permutation(len(part))[: 2 * n]] for part in cells]
+        predicted, simple, observed = (np.stack([statistic(part[:n]), statistic(part[n:])]) for part in drawn)
+        pairs = (predicted, observed), (simple, observed), (observed[:1], observed[1:])
+        errors.append([np.abs(one - other).mean(axis=0) for one, other in pairs])
+    of_points = np.concatenate(errors, axis=1)
+    return Errors(*of_points.mean(axis=1).tolist()) if of_points.size else Errors(0.0, 0.0, 0.0)
+
+
 def _replicate_error(statistic: Callable[[np.ndarray], np.ndarray], groups: Sequence[Cells]) -> float:
-    """Mean absolute difference of a moment between random halves of the observed cells."""
+    """Mean absolute difference of a moment between random halves of all observed cells."""
     generator = np.random.default_rng(0)
     errors = []
     for cells in groups:

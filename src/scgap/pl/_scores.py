@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MultipleLocator
 
 from scgap._adata import Data, get_modality
 from scgap._messages import listed, not_found
 from scgap._model import get_model
 from scgap._summary import CEILING, SIMPLE, summarize
 from scgap._support import TIERS
-from scgap.pl._style import MARKERS, PALETTE, finish, get_axes, ink
+from scgap.pl._style import BASELINE, MARKERS, PALETTE, finish, get_axes, ink, text_colour
 
 BY = ("split", "support")  # a panel for each
 FURTHEST = (-3.0, 2.0)  # scores that the axis reaches at most; beyond, they are written
@@ -132,8 +134,8 @@ def _panels(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def _limits(shown: pd.DataFrame) -> tuple[float, float]:
     """What all panels show of the x axis: every score and interval, unless it is further off than FURTHEST."""
-    ends = shown[["score", "score_low", "score_high"]].to_numpy()
-    ends = np.append(ends[np.isfinite(ends)], [0.0, 1.0])
+    drawn = shown[["score", "score_low", "score_high"]].to_numpy()
+    ends = np.append(drawn[np.isfinite(drawn)], [0.0, 1.0])
     low, high = max(ends.min(), FURTHEST[0]), min(ends.max(), FURTHEST[1])
     margin = 0.06 * (high - low)
     return low - margin, high + margin
@@ -155,10 +157,20 @@ def _draw(axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str
         axis.hlines(lines["y"], low, high, color=colour, lw=1.2, zorder=2)
         axis.plot(rows["score"], rows["y"], marker, color=colour, ms=4.5, mew=0, zorder=3, label=method)
         _point_beyond(axis, rows, limits, colour)
+    beside = axis.get_yaxis_transform()
     for row, metric in enumerate(metrics):
         if panel.loc[panel["metric"] == metric, "score"].isna().all():
-            axis.text(0.5, row, "no score", ha="center", va="center", fontsize="x-small", color=dark, alpha=0.7)
+            axis.text(
+                0.03,
+                row,
+                "no score",
+                transform=beside,
+                va="center",
+                fontsize="x-small",
+                color=text_colour(axis, BASELINE),
+            )
     axis.set(xlim=limits, ylim=(len(metrics) - 0.5, -0.5), xlabel="score")
+    axis.xaxis.set_major_locator(MultipleLocator(1))
 
 
 def _point_beyond(axis: Axes, rows: pd.DataFrame, limits: tuple[float, float], colour: str) -> None:
@@ -175,5 +187,6 @@ def _point_beyond(axis: Axes, rows: pd.DataFrame, limits: tuple[float, float], c
                 va="center_baseline",
                 fontsize=6,
                 color=ink(axis),
+                path_effects=[withStroke(linewidth=2, foreground=axis.get_facecolor())],
                 arrowprops={"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0},
             )

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 
 MODEL, BASELINE, CEILING = "#0072B2", "#9A9A9A", "#009E73"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p")  # more than colours, so a pair of both stays unique
-CONTROL_TEXT = "#6E6E6E"  # BASELINE, dark enough to read
 
 
 def get_axes(ax: Axes | Sequence[Axes] | np.ndarray | None, n: int, *, width: float, height: float) -> np.ndarray:
@@ -23,7 +24,13 @@ def get_axes(ax: Axes | Sequence[Axes] | np.ndarray | None, n: int, *, width: fl
     return axes
 
 
-def ink(axis: Axes) -> str:
+def text_colour(axis: Axes, colour: str) -> ColorType:
+    """A colour, nearer to the ink: small texts need more contrast than points."""
+    red, green, blue = (0.75 * a + 0.25 * b for a, b in zip(to_rgb(colour), to_rgb(ink(axis)), strict=True))
+    return red, green, blue
+
+
+def ink(axis: Axes) -> ColorType:
     """The colour of lines and texts that are seen on these axes, in light and in dark styles."""
     return axis.xaxis.label.get_color()
 

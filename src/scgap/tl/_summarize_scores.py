@@ -63,7 +63,11 @@ def summarize_scores(
     >>> scgap.tl.fit_transport(adata, dose_col="dose_value", split_col="split", n_iters=10, progress=False)
     >>> scores = scgap.tl.evaluate(adata, metrics=["energy_distance"])
     >>> table = scgap.tl.summarize_scores(scores, by="split")
-    >>> table[["method", "metric", "n_conditions"]].iloc[0].tolist()
-    ['scgap', 'energy_distance', 4]
+    >>> table[["method", "n_conditions"]]
+           method  n_conditions
+    0       scgap             4
+    1    identity             4
+    2  mean_shift             4
+    3     ceiling             4
     """
     return summarize(scores, by, n_bootstrap, seed)
