@@ -1,7 +1,9 @@
 """Scores of predictions: the same cells, the same baselines and the same ceiling for whatever is judged."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -28,7 +30,8 @@ type Method = Callable[[int, np.ndarray, np.random.Generator], Prediction]
 """From the position of a condition and rows (n,) of control cells of its group to as many predicted cells."""
 
 
-class Observations(NamedTuple):
+@dataclass(frozen=True)
+class Observations:
     """What was measured."""
 
     conditions: list[Condition]
@@ -43,7 +46,12 @@ class Observations(NamedTuple):
 
     def rows(self, i: int, split: str) -> np.ndarray:
         """Cells of a condition in one split."""
-        return np.flatnonzero((self.of_cell == i) & (self.split == split))
+        return np.asarray(self._rows.get((i, split), []), int)
+
+    @cached_property
+    def _rows(self) -> Mapping[Any, Any]:
+        # One pass for all conditions: they may be hundreds, and the cells a million.
+        return pd.Series(self.split).groupby([self.of_cell, self.split]).indices
 
     def cells(self, rows: np.ndarray) -> np.ndarray:
         """Features (n, n_features) of some cells."""
