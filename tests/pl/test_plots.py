@@ -9,7 +9,7 @@ from scipy import stats
 
 import scgap
 from scgap.pl._cells import Baseline, Cells
-from scgap.pl._panel import draw_panel
+from scgap.pl._panel import Errors, draw_panel
 from scgap.pl._points import make_points
 from scgap.pl._style import BASELINE, MODEL
 
@@ -102,7 +102,7 @@ def test_moments_say_what_is_drawn(adata):
             assert f"{name} $R^2$ {np.corrcoef(x, y)[0, 1] ** 2:.2f}" in texts
         named = [text for text in texts if not text.startswith(("score", "predicted", "control"))]
         assert len(named) <= 3
-        assert {name for text in named for name in text.split(", ")} <= set(adata.var_names)
+        assert {name for text in named for name in text.split(",\n")} <= set(adata.var_names)
 
 
 def test_moments_name_the_features_that_are_furthest_off(adata):
@@ -181,7 +181,7 @@ def panel(moment, cells):
 def test_pairs_furthest_off_are_named():
     cells = np.random.default_rng(0).normal(size=(3, 400, 3))
     cells[0, :, 2] = cells[0, :, 0]  # A and C go together in the prediction alone
-    assert panel("correlation", Cells(*cells))[3] == "A, C"
+    assert panel("correlation", Cells(*cells))[3] == "A,\nC"
 
 
 @pytest.mark.parametrize("moment", ["mean", "std", "correlation"])
@@ -191,7 +191,15 @@ def test_the_score_is_0_for_the_baseline_and_near_1_for_a_replicate(moment):
     replicate, observed = other @ mixing + 3.0, truth @ mixing + 3.0
     assert abs(float(panel(moment, Cells(one, one[::-1], observed))[0].removeprefix("score "))) <= 0.05
     assert abs(float(panel(moment, Cells(replicate, one, observed))[0].removeprefix("score ")) - 1.0) <= 0.05
-    assert panel(moment, Cells(replicate, observed, observed))[0] == "score undefined"
+
+
+def test_without_anything_to_gain_there_is_no_score():
+    cells = Cells(*np.random.default_rng(0).normal(size=(3, 50, 3)))
+    points = make_points("mean", [cells], np.array(["A", "B", "C"], object), "control")
+    for errors, text in ((Errors(0.5, 0.2, 0.2), "score undefined"), (Errors(0.5, 0.4, 0.2), "score -0.50")):
+        axis = plt.subplots()[1]
+        draw_panel(axis, "mean", points._replace(errors=errors))
+        assert axis.texts[0].get_text() == text
 
 
 def test_errors_are_those_of_halves_of_equally_many_cells():

@@ -118,13 +118,14 @@ def _name_furthest(axis: Axes, points: Points, limits: np.ndarray, taken: Box) -
         if len(boxes) > N_NAMED or error[i] <= 2 * points.band:
             return
         x, y = _fraction(np.array([points.observed[i], points.predicted[i]]), limits)
-        place = _free_side(float(x), float(y), len(points.names[i]), boxes)
+        lines = points.names[i].split(", ")  # of a pair one below the other, which fits more often
+        place = _free_side(float(x), float(y), lines, boxes)
         if place is None:
             continue
         box, right = place
         boxes.append(box)
         axis.annotate(
-            points.names[i],
+            ",\n".join(lines),
             (points.observed[i], points.predicted[i]),
             xytext=(5 if right else -5, 0),
             textcoords="offset points",
@@ -137,12 +138,12 @@ def _name_furthest(axis: Axes, points: Points, limits: np.ndarray, taken: Box) -
         )
 
 
-def _free_side(x: float, y: float, n_letters: int, boxes: Sequence[Box]) -> tuple[Box, bool] | None:
+def _free_side(x: float, y: float, lines: Sequence[str], boxes: Sequence[Box]) -> tuple[Box, bool] | None:
     """The box of a name beside (x, y), and whether it is on the right; ``None`` if both sides are taken."""
-    width = 0.03 * (n_letters + 1)
+    width, half = 0.03 * (max(len(line) for line in lines) + 1), 0.04 * len(lines)
     away = y < x  # the side that looks away from the diagonal, where most points are
     for right in (away, not away):
-        box = Box(x if right else x - width, y - 0.04, x + width if right else x, y + 0.04)
+        box = Box(x if right else x - width, y - half, x + width if right else x, y + half)
         if box.left >= 0 and box.right <= 1 and not any(box.overlaps(other) for other in boxes):
             return box, right
     return None

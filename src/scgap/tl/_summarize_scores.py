@@ -12,7 +12,8 @@ def summarize_scores(
 ) -> pd.DataFrame:
     r"""Average scores over conditions, with 95 % intervals by bootstrap over conditions.
 
-    .. math:: \text{score} = \frac{B - V}{B - C}
+    .. math::
+        \text{score} = \frac{B - V}{B - C}
 
     with the mean losses of the best simple baseline, of the method, and of the ceiling over the same conditions: a
     ratio of means, not a mean of ratios, which one condition without effect could make arbitrarily large.
