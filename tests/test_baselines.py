@@ -109,7 +109,7 @@ def test_no_cell_is_drawn_twice_before_all_were_once(generator, source):
 def test_cells_of_a_mixture_come_in_random_order(generator):
     cells = populations(generator, {"": 0.0, "A": 0.0, "B": 100.0}, 200)
     drawn = predicted("training_cells", trained(cells), condition("C"), np.zeros((200, N_FEATURES), np.float32))
-    assert all(60 < half.mean() > 30 or 30 < half.mean() < 70 for half in halves(drawn))
+    assert all(30 < half.mean() < 70 for half in halves(drawn))
 
 
 def test_draws_are_those_of_the_generator(cells, source):
@@ -359,22 +359,18 @@ def test_degenerate_cells_are_predicted_too(generator, kind, n_features):
         cells = {key: values[:2] for key, values in cells.items()}
     training = trained(cells)
     source = generator.normal(size=(10, n_features)).astype(np.float32)
-    for name, baseline in BASELINES.items():
-        for asked in (condition("A 1"), condition("A 10"), condition("A 100 + B 1")):
-            found = baseline(training, asked, source, generator)
-            assert isinstance(found, str) == (name == "additive" and asked != condition("A 100 + B 1")) or (
-                name == "nearest" and asked == condition("A 1")
-            )
-            assert isinstance(found, str) or (np.isfinite(found).all() and np.abs(found).max() < 100)
+    for members, without in [("A 1", {"additive", "nearest"}), ("A 10", {"additive"}), ("A 100 + B 1", set())]:
+        found = {name: predicted(name, training, condition(members), source) for name in BASELINES}
+        assert {name for name, moved in found.items() if isinstance(moved, str)} == without
+        assert all(np.abs(moved).max() < 100 for name, moved in found.items() if name not in without)
 
 
 def test_predictions_are_as_many_and_of_the_type_of_the_source(cells, source):
     training = trained(cells)
     for name, n, dtype in product(BASELINES, (0, 1, 7), (np.float32, np.float64)):
-        if n or name not in {"gaussian"}:
-            found = predicted(name, training, condition("A 100 + B 1"), source[:n].astype(dtype))
-            assert found.shape == (n, N_FEATURES)
-            assert found.dtype == dtype
+        found = predicted(name, training, condition("A 100 + B 1"), source[:n].astype(dtype))
+        assert found.shape == (n, N_FEATURES)
+        assert found.dtype == dtype
 
 
 def test_predictions_are_not_negative_where_none_are(cells, source):

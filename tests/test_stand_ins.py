@@ -36,25 +36,53 @@ VECTORS = {name: np.array([value, 0.0]) for name, value in zip("ABCDE", (0.0, 1.
         (("A 1000",), [("A 1",), ("A 10",), ("B 1000",)], {("A 10",): 1.0}),
         (("A 0.1",), [("A 1",), ("A 10",)], {("A 1",): 1.0}),
         # Between two times, as log(1 + time): 1 is half-way from 0 to 3.
-        (("A 10", "x", 1.0), [("A 10", "x", 0.0), ("A 10", "x", 3.0)], dict.fromkeys([("A 10", "x", 0.0), ("A 10", "x", 3.0)], 0.5)),
+        (
+            ("A 10", "x", 1.0),
+            [("A 10", "x", 0.0), ("A 10", "x", 3.0)],
+            dict.fromkeys([("A 10", "x", 0.0), ("A 10", "x", 3.0)], 0.5),
+        ),
         (("A 10", "x", 48.0), [("A 10", "x", 6.0), ("A 10", "x", 24.0)], {("A 10", "x", 24.0): 1.0}),
         # Doses at its time come first, but times on both sides before a dose beyond.
-        (("A 10", "x", 12.0), [("A 1", "x", 12.0), ("A 100", "x", 12.0), ("A 10", "x", 6.0), ("A 10", "x", 24.0)], dict.fromkeys([("A 1", "x", 12.0), ("A 100", "x", 12.0)], 0.5)),
-        (("A 10", "x", 1.0), [("A 1", "x", 1.0), ("A 10", "x", 0.0), ("A 10", "x", 3.0)], dict.fromkeys([("A 10", "x", 0.0), ("A 10", "x", 3.0)], 0.5)),
+        (
+            ("A 10", "x", 12.0),
+            [("A 1", "x", 12.0), ("A 100", "x", 12.0), ("A 10", "x", 6.0), ("A 10", "x", 24.0)],
+            dict.fromkeys([("A 1", "x", 12.0), ("A 100", "x", 12.0)], 0.5),
+        ),
+        (
+            ("A 10", "x", 1.0),
+            [("A 1", "x", 1.0), ("A 10", "x", 0.0), ("A 10", "x", 3.0)],
+            dict.fromkeys([("A 10", "x", 0.0), ("A 10", "x", 3.0)], 0.5),
+        ),
         # The own group before others, the others together if it has none.
         (("A 10",), [("A 1",), ("A 100", "y")], {("A 1",): 1.0}),
-        (("A 10",), [("A 1", "y"), ("A 100", "y"), ("A 1", "z"), ("B 10",)], {("A 1", "y"): 0.25, ("A 1", "z"): 0.25, ("A 100", "y"): 0.5}),
+        (
+            ("A 10",),
+            [("A 1", "y"), ("A 100", "y"), ("A 1", "z"), ("B 10",)],
+            {("A 1", "y"): 0.25, ("A 1", "z"): 0.25, ("A 100", "y"): 0.5},
+        ),
         (("A 10",), [("A 1", "y"), ("A 1", "z"), ("A 0.1", "z")], {("A 1", "y"): 0.5, ("A 1", "z"): 0.5}),
         # Of a combination every dose has to be on the one side.
-        (("A 10 + B 10",), [("A 1 + B 1",), ("A 100 + B 100",), ("A 1 + B 1000",)], {("A 1 + B 1",): 0.5, ("A 100 + B 100",): 0.5}),
-        (("A 10 + B 10",), [("A 1 + B 10",), ("A 10 + B 1",), ("A 10 + B 100",)], {("A 1 + B 10",): 0.25, ("A 10 + B 1",): 0.25, ("A 10 + B 100",): 0.5}),
+        (
+            ("A 10 + B 10",),
+            [("A 1 + B 1",), ("A 100 + B 100",), ("A 1 + B 1000",)],
+            {("A 1 + B 1",): 0.5, ("A 100 + B 100",): 0.5},
+        ),
+        (
+            ("A 10 + B 10",),
+            [("A 1 + B 10",), ("A 10 + B 1",), ("A 10 + B 100",)],
+            {("A 1 + B 10",): 0.25, ("A 10 + B 1",): 0.25, ("A 10 + B 100",): 0.5},
+        ),
         # Without vectors those that share a perturbation.
         (("A 10 + B 10",), [("C 10",), ("A 10",), ("B 10",), ("A 10", "y")], {("A 10",): 0.5, ("B 10",): 0.5}),
-        (("A 10 + B 10",), [("A 10 + C 1",), ("A 10",), ("B 10",), ("A 1",)], dict.fromkeys([("A 10",), ("B 10",), ("A 1",)], 1 / 3)),
+        (
+            ("A 10 + B 10",),
+            [("A 10 + C 1",), ("A 10",), ("B 10",), ("A 1",)],
+            dict.fromkeys([("A 10",), ("B 10",), ("A 1",)], 1 / 3),
+        ),
         (("A 10",), [("C 10",), ("D 10",)], {}),
         (("A 10",), [], {}),
     ],
-)  # fmt: skip
+)
 def test_rules_without_vectors(query, trained, wanted):
     assert shares(query, *trained) == expected(shares=wanted)
 
@@ -63,7 +91,11 @@ def test_rules_without_vectors(query, trained, wanted):
     ("query", "trained", "wanted"),
     [
         # The three nearest, at distances 1, 1 and 3, each at the nearest dose, then time.
-        (("B 10",), [("A 10",), ("C 10",), ("D 10",), ("E 10",)], {("A 10",): 3 / 7, ("C 10",): 3 / 7, ("D 10",): 1 / 7}),
+        (
+            ("B 10",),
+            [("A 10",), ("C 10",), ("D 10",), ("E 10",)],
+            {("A 10",): 3 / 7, ("C 10",): 3 / 7, ("D 10",): 1 / 7},
+        ),
         (("B 10",), [("A 1",), ("A 20",), ("A 10", "x", 24.0)], {("A 10", "x", 24.0): 1.0}),
         (("B 10",), [("A 1",), ("A 20",), ("A 1", "y")], {("A 20",): 1.0}),
         # The own group alone, if it has any condition.
@@ -79,7 +111,7 @@ def test_rules_without_vectors(query, trained, wanted):
         (("F 10",), [("A 10",)], {}),
         (("F 10 + A 1",), [("A 10",), ("B 1",)], {("A 10",): 1.0}),
     ],
-)  # fmt: skip
+)
 def test_rules_with_vectors(query, trained, wanted):
     assert shares(query, *trained, vectors=VECTORS) == expected(shares=wanted)
 

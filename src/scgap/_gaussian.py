@@ -62,7 +62,7 @@ def gaussian_map(source: Gaussian, target: Gaussian) -> np.ndarray:
     Along directions in which the source is constant, it is the identity.
     """
     values, vectors = np.linalg.eigh(source.covariance)
-    varying = values > TINY * values[-1]
+    varying = values > TINY * values.max(initial=0.0)
     roots, along, across = np.sqrt(values[varying]), vectors[:, varying], vectors[:, ~varying]
     middle = roots[:, None] * (along.T @ target.covariance @ along) * roots
     scaled = along / roots
