@@ -171,14 +171,14 @@ def test_additive_takes_parts_of_its_dose_and_time_in_its_group_first(generator,
     of_a = mean(cells, "A 1", "x", 6.0) - controls[0]
     of_b = (mean(cells, "B 1", "y", 6.0) - controls[1] + mean(cells, "B 1", "z", 6.0) - controls[2]) / 2
     np.testing.assert_allclose(found, of_a + of_b, atol=1e-4)
-    assert predicted("additive", trained(cells), condition("A 1 + B 1", "x", 24.0), source) == "not measured alone: B"
+    assert predicted("additive", trained(cells), condition("A 1 + B 1", "x", 24.0), source) == "not measured alone: 'B'"
 
 
 def test_additive_is_for_combinations_of_measured_parts(cells, source):
     training = trained(cells)
     assert predicted("additive", training, condition("A 1"), source) == "not a combination"
-    assert predicted("additive", training, condition("A 1 + C 1"), source) == "not measured alone: C"
-    assert predicted("additive", training, condition("B 2 + C 1"), source) == "not measured alone: B, C"
+    assert predicted("additive", training, condition("A 1 + C 1"), source) == "not measured alone: 'C'"
+    assert predicted("additive", training, condition("B 2 + C 1"), source) == "not measured alone: 'B', 'C'"
 
 
 def gaussian_cells(generator, n, mean, root):
@@ -303,7 +303,7 @@ def test_without_perturbed_training_cells_there_is_the_identity_alone(cells, sou
             "training_cells": "no training cells of a perturbed condition",
             "average_shift": "no training condition whose group has training controls",
             "mean_shift": "no training condition whose group has training controls",
-            "additive": "not a combination" if len(asked.members) == 1 else "not measured alone: A, B",
+            "additive": "not a combination" if len(asked.members) == 1 else "not measured alone: 'A', 'B'",
             "gaussian": "no training condition whose group has training controls",
             "nearest": "no training cells of a perturbed condition",
             "ridge": "fewer than 3 training conditions with a shift and a vector",

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "_populations": {"_arrays"},
     "_sinkhorn": set(),
     "_metrics": set(),
-    "_baselines": {"_conditions", "_gaussian", "_ridge", "_stand_ins"},
+    "_baselines": {"_conditions", "_gaussian", "_messages", "_ridge", "_stand_ins"},
     "_gaussian": set(),
     "_ridge": {"_conditions", "_messages"},
     "_stand_ins": {"_conditions", "_support"},

@@ -1,6 +1,6 @@
 """What a prediction has to beat: closed forms on plain arrays (n_cells, n_features), from training cells alone."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from scgap._conditions import Condition
 from scgap._gaussian import Gaussian, fit_gaussian, gaussian_map, make_basis
+from scgap._messages import listed
 from scgap._ridge import MIN_CONDITIONS, Ridge, fit_ridge, predict_shift
 from scgap._stand_ins import stand_ins
 
@@ -29,6 +30,8 @@ class Training(NamedTuple):
     """Group -> its control population."""
     shifts: Mapping[Condition, np.ndarray]
     """Perturbed condition -> its mean less that of its group's controls (n_features,), where there are any."""
+    average: np.ndarray
+    """Mean (n_features,) of the shifts; zeros if there are none."""
     basis: np.ndarray
     """(n_features, n_directions) in which covariances are."""
     ridge: Ridge | None
@@ -57,8 +60,9 @@ def learn(
         for condition, population in cells.items()
         if not condition.is_control and condition.group in controls
     }
-    descriptors = _standardise(descriptors)
-    return Training(cells, descriptors, nonnegative, controls, shifts, basis, fit_ridge(shifts, descriptors))
+    average = np.mean(list(shifts.values()), axis=0) if shifts else np.zeros(len(basis))
+    vectors = _standardise(descriptors)
+    return Training(cells, vectors, nonnegative, controls, shifts, average, basis, fit_ridge(shifts, vectors))
 
 
 def halves(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +110,7 @@ def average_shift(
     training: Training, condition: Condition, source: np.ndarray, generator: np.random.Generator
 ) -> Prediction:
     """Control cells moved by the average mean shift of all training conditions, whatever was asked for."""
-    return source + _mean(training.shifts.values()) if training.shifts else NO_SHIFTS
+    return source + training.average if training.shifts else NO_SHIFTS
 
 
 @_finished
@@ -119,9 +123,10 @@ def mean_shift(
     """
     if not training.shifts:
         return NO_SHIFTS
-    own = [training.shifts[condition]] if condition in training.shifts else []
+    if condition in training.shifts:
+        return source + training.shifts[condition]
     of_group = [shift for other, shift in training.shifts.items() if other.group == condition.group]
-    return source + _mean(own or of_group or list(training.shifts.values()))
+    return source + (np.mean(of_group, axis=0) if of_group else training.average)
 
 
 @_finished
@@ -136,7 +141,9 @@ def additive(
         return "not a combination"
     parts = [_shift_anywhere(training, condition._replace(members=(member,))) for member in condition.members]
     missing = [name for (name, _), part in zip(condition.members, parts, strict=True) if part is None]
-    return f"not measured alone: {', '.join(missing)}" if missing else source + np.sum(np.array(parts), axis=0)
+    if missing:
+        return f"not measured alone: {listed(missing)}"
+    return source + np.sum([part for part in parts if part is not None], axis=0)
 
 
 @_finished
@@ -165,9 +172,9 @@ def gaussian(
 @_finished
 def nearest(training: Training, condition: Condition, source: np.ndarray, generator: np.random.Generator) -> Prediction:
     """Measured cells of the stand-ins of a condition that was not trained."""
-    perturbed = _perturbed(training)
     if condition in training.cells:
         return "measured: the condition's own cells would be a replicate"
+    perturbed = _perturbed(training)
     shares = stand_ins(perturbed, training.descriptors, condition)
     if not shares:
         return NOTHING_NEAR if perturbed else NO_CELLS
@@ -204,16 +211,12 @@ def _perturbed(training: Training) -> list[Condition]:
     return [condition for condition in training.cells if not condition.is_control]
 
 
-def _mean(shifts: Iterable[np.ndarray]) -> np.ndarray:
-    return np.mean(list(shifts), axis=0)
-
-
 def _shift_anywhere(training: Training, condition: Condition) -> np.ndarray | None:
     """The shift (n_features,) of a condition in its group, else its average over other groups, else None."""
     if condition in training.shifts:
         return training.shifts[condition]
     shifts = [shift for other, shift in training.shifts.items() if other._replace(group=condition.group) == condition]
-    return _mean(shifts) if shifts else None
+    return np.mean(shifts, axis=0) if shifts else None
 
 
 def _map(training: Training, condition: Condition) -> np.ndarray:
@@ -227,17 +230,24 @@ def _draw(training: Training, shares: Mapping[Condition, float], n: int, generat
 
     None is drawn twice before all of its condition were drawn once, for twins are at no distance from each other.
     """
-    conditions = [list(shares)[i] for i in generator.permutation(len(shares))]
-    ends = np.cumsum([shares[condition] for condition in conditions])
+    order = generator.permutation(len(shares))
+    populations = [training.cells[condition] for condition in shares]
+    ends = np.cumsum(np.array(list(shares.values()))[order])
     marks = (np.arange(n) + generator.random()) / n * ends[-1]
-    of_cell = np.minimum(np.searchsorted(ends, marks, side="right"), len(ends) - 1)
-    drawn = np.empty((n, training.basis.shape[0]), training.cells[conditions[0]].dtype)
-    for i, count in zip(*np.unique(of_cell, return_counts=True), strict=True):
-        cells = training.cells[conditions[i]]
-        times, rest = divmod(count, len(cells))
-        rows = [np.tile(np.arange(len(cells)), times), generator.choice(len(cells), rest, replace=False, shuffle=False)]
-        drawn[of_cell == i] = cells[np.concatenate(rows)]
-    return generator.permutation(drawn)
+    counts = np.bincount(np.minimum(np.searchsorted(ends, marks, side="right"), len(ends) - 1), minlength=len(ends))
+    drawn = [
+        _sample(populations[i], count, generator) for i, count in zip(order, counts.tolist(), strict=True) if count
+    ]
+    return generator.permutation(np.concatenate([populations[0][:0], *drawn]))
+
+
+def _sample(cells: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
+    """Cells (n, n_features): all as often as they go into n, and a random choice for the rest."""
+    if n == 1:  # a shortcut, for mixtures of many conditions
+        return cells[[generator.integers(len(cells))]]
+    times, rest = divmod(n, len(cells))
+    chosen = generator.choice(len(cells), rest, replace=False, shuffle=False)
+    return cells[np.concatenate([np.tile(np.arange(len(cells)), times), chosen])]
 
 
 def _standardise(descriptors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -62,7 +62,7 @@ def summarize_scores(
     >>> adata = scgap.datasets.simulate_screen(1_500, n_drugs=4, doses=[100.0], n_groups=1)
     >>> scgap.pp.split(adata, dose_col="dose_value")
     >>> scgap.tl.fit_transport(adata, dose_col="dose_value", split_col="split", n_iters=10, progress=False)
-    >>> scores = scgap.tl.evaluate(adata, metrics=["energy_distance"])
+    >>> scores = scgap.tl.evaluate(adata, metrics="energy_distance", baselines=["identity", "mean_shift"])
     >>> table = scgap.tl.summarize_scores(scores, by="split")
     >>> table[["method", "n_conditions"]]
            method  n_conditions
