@@ -20,8 +20,9 @@ MAY_IMPORT = {
     "_populations": {"_arrays"},
     "_sinkhorn": set(),
     "_metrics": set(),
-    "_baselines": {"_conditions", "_gaussian", "_messages", "_ridge", "_stand_ins"},
+    "_baselines": {"_conditions", "_gaussian", "_messages", "_mixture", "_ridge", "_stand_ins"},
     "_gaussian": set(),
+    "_mixture": set(),
     "_ridge": {"_conditions", "_messages"},
     "_stand_ins": {"_conditions", "_support"},
     "_losses": {"_sinkhorn"},
@@ -77,7 +78,7 @@ MUST_NOT_IMPORT = {
     **dict.fromkeys(CORE, OBJECTS),
     "pl": ARRAYS,
     "_metrics": OBJECTS,
-    **dict.fromkeys(("_baselines", "_gaussian", "_ridge", "_stand_ins"), OBJECTS | ARRAYS),
+    **dict.fromkeys(("_baselines", "_gaussian", "_mixture", "_ridge", "_stand_ins"), OBJECTS | ARRAYS),
 }
 ONLY_IN = {
     "flax": {"_map"},

@@ -9,6 +9,7 @@ import numpy as np
 from scgap._conditions import Condition
 from scgap._gaussian import Gaussian, fit_gaussian, gaussian_map, make_basis
 from scgap._messages import listed
+from scgap._mixture import draw_mixture
 from scgap._ridge import MIN_CONDITIONS, Ridge, fit_ridge, predict_shift
 from scgap._stand_ins import stand_ins
 
@@ -153,20 +154,14 @@ def gaussian(
     """Control cells moved by the optimal transport map between Gaussians: right means and covariances.
 
     Where the condition was not trained, by the average displacement over its stand-ins, each with the controls of its
-    group. Their matrices act on the distance from the own group's mean, lest groups that lie apart be pulled together.
+    own group.
     """
-    shares = (
-        {condition: 1.0}
-        if condition in training.shifts
-        else stand_ins(list(training.shifts), training.descriptors, condition)
-    )
+    if condition in training.shifts:
+        return source + _displacement(training, condition, source)
+    shares = stand_ins(list(training.shifts), training.descriptors, condition)
     if not shares:
         return NOTHING_NEAR if training.shifts else NO_SHIFTS
-    own = training.controls.get(condition.group)
-    centred = source - (source.mean(0) if own is None else own.mean)
-    shift = sum(share * training.shifts[other] for other, share in shares.items())
-    stretch = sum(share * _map(training, other) for other, share in shares.items()) - np.eye(training.basis.shape[1])
-    return source + shift + centred @ training.basis @ stretch @ training.basis.T
+    return source + sum(share * _displacement(training, other, source) for other, share in shares.items())
 
 
 @_finished
@@ -219,35 +214,18 @@ def _shift_anywhere(training: Training, condition: Condition) -> np.ndarray | No
     return np.mean(shifts, axis=0) if shifts else None
 
 
-def _map(training: Training, condition: Condition) -> np.ndarray:
-    """The matrix (n_directions, n_directions) of the map from the group's controls to a trained condition."""
-    controls = training.controls[condition.group]
-    return gaussian_map(controls, fit_gaussian(training.cells[condition], training.basis, controls))
+def _displacement(training: Training, condition: Condition, source: np.ndarray) -> np.ndarray:
+    """How far the map from the group's controls to a trained condition moves cells (n_cells, n_features)."""
+    controls, basis = training.controls[condition.group], training.basis
+    matrix = gaussian_map(controls, fit_gaussian(training.cells[condition], basis, controls))
+    # Across the basis there is the shift alone.
+    stretch = (source - controls.mean) @ basis @ (matrix - np.eye(len(matrix))) @ basis.T
+    return training.shifts[condition] + stretch
 
 
 def _draw(training: Training, shares: Mapping[Condition, float], n: int, generator: np.random.Generator) -> np.ndarray:
-    """Cells (n, n_features) of a mixture, in random order: of each condition its share, to within one cell.
-
-    None is drawn twice before all of its condition were drawn once, for twins are at no distance from each other.
-    """
-    order = generator.permutation(len(shares))
-    populations = [training.cells[condition] for condition in shares]
-    ends = np.cumsum(np.array(list(shares.values()))[order])
-    marks = (np.arange(n) + generator.random()) / n * ends[-1]
-    counts = np.bincount(np.minimum(np.searchsorted(ends, marks, side="right"), len(ends) - 1), minlength=len(ends))
-    drawn = [
-        _sample(populations[i], count, generator) for i, count in zip(order, counts.tolist(), strict=True) if count
-    ]
-    return generator.permutation(np.concatenate([populations[0][:0], *drawn]))
-
-
-def _sample(cells: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
-    """Cells (n, n_features): all as often as they go into n, and a random choice for the rest."""
-    if n == 1:  # a shortcut, for mixtures of many conditions
-        return cells[[generator.integers(len(cells))]]
-    times, rest = divmod(n, len(cells))
-    chosen = generator.choice(len(cells), rest, replace=False, shuffle=False)
-    return cells[np.concatenate([np.tile(np.arange(len(cells)), times), chosen])]
+    """Training cells (n, n_features) of conditions by their shares."""
+    return draw_mixture([training.cells[condition] for condition in shares], list(shares.values()), n, generator)
 
 
 def _standardise(descriptors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
