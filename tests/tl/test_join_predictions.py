@@ -84,7 +84,7 @@ def test_combinations_of_a_screen_go_in(pairs):
     with pytest.warns(UserWarning, match="left out \\(not predicted: 'A, line_1'"):
         joined = scgap.tl.join_predictions(pairs, screened, **design)
     assert set(joined.obs["perturbation_label"]) == {"control", "A + B", "C"}
-    assert list(joined.obs["genes"].cat.categories) == ["A+B", "C", "none"]  # without those that no cell has
+    assert set(joined.obs["genes"]) == {"none", "A+B", "C"}
 
 
 def test_predicted_conditions_are_written_as_the_observed_ones(screen, predicted):
@@ -146,7 +146,7 @@ def test_what_is_on_one_side_alone_is_left_out_with_a_warning(screen, predicted)
     assert log[0].filename == __file__
     kept = {"drug_1 1000", "drug_3 100", "drug_3 1000"}
     assert set(joined.obs["perturbation_label"]) == {"control", *kept}
-    assert set(joined.obs["cell_line"]) == {"line_1"}
+    assert list(joined.obs["cell_line"].cat.categories) == ["line_1"]  # an empty one would be a group to other tools
     sides = [
         set(joined.obs["perturbation_label"][joined.obs["origin"] == origin]) for origin in ("observed", "predicted")
     ]
@@ -201,8 +201,6 @@ def test_comparisons_of_pertpy(joined):
     good = comparison.compare_classification(real, simulated, control, clf=classifier)
     bad = comparison.compare_classification(real, control, control, clf=classifier)
     assert bad < 0.5 < good
-    shares = comparison.compare_knn(real, simulated, control=control, n_neighbors=5)
-    assert shares["comp"] > shares["ctrl"]
 
 
 def test_perturbation_spaces_of_pertpy(joined):

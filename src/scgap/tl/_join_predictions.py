@@ -128,7 +128,7 @@ def join_predictions(
     of_design = get_obs(predicted, None, design.columns, hint=hint)
     found, of_found, _ = read_conditions(design, of_design, need_controls=False)
 
-    keeps = _kept(conditions, of_cell, [c for c in found if not c.is_control])
+    keeps = _kept(conditions, of_cell, found)
     of_predicted = _positions(conditions, found)[of_found]
     rows, predicted_rows = np.flatnonzero(keeps[of_cell]), np.flatnonzero(keeps[of_predicted])
     cells = _read_cells(adata, layer, rows, "observed")
@@ -139,7 +139,7 @@ def join_predictions(
     joined.index = pd.Index([*table.index, *("predicted_" + predicted.obs_names[predicted_rows])])
     of_row = np.concatenate([of_cell[rows], of_predicted[predicted_rows]])
     joined = joined.assign(**_labels(conditions, of_row, len(rows)))
-    return AnnData(np.concatenate([cells, predicted_cells]), obs=joined, var=adata.var.copy())
+    return AnnData(np.concatenate([cells, predicted_cells]), obs=joined, var=adata.var.copy())  # type: ignore[arg-type]  # anndata's lazy var
 
 
 def _same_features(adata: AnnData, predicted: AnnData) -> np.ndarray:
@@ -166,13 +166,13 @@ def _kept(conditions: Sequence[Condition], of_cell: np.ndarray, found: Sequence[
     """Which conditions (n_conditions + 1,), controls among them, are joined; the last stands for cells without one."""
     measured = [conditions[i] for i in np.unique(of_cell[of_cell >= 0])]
     groups = {c.group for c in measured if c.is_control}
-    perturbed = [c for c in measured if not c.is_control]
-    both = [c for c in perturbed if c in found]
-    kept = {c for c in both if c.group in groups}
+    perturbed = dict.fromkeys(c for c in measured if not c.is_control)
+    predicted = dict.fromkeys(c for c in found if not c.is_control)
+    kept = {c for c in perturbed if c in predicted and c.group in groups}
     lost = {
-        "not predicted": [c for c in perturbed if c not in found],
-        "not observed": [c for c in found if c not in perturbed],
-        "no control cells of the group": [c for c in both if c not in kept],
+        "not predicted": [c for c in perturbed if c not in predicted],
+        "not observed": [c for c in predicted if c not in perturbed],
+        "no control cells of the group": [c for c in perturbed if c in predicted and c not in kept],
     }
     reasons = "; ".join(f"{reason}: {listed(map(condition_label, some))}" for reason, some in lost.items() if some)
     if not kept:
