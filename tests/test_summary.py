@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from scgap._metrics import METRICS
+from scgap._comparison import METRICS
 from scgap._summary import loss_of, summarize
 
 BY = ("split", "support")
