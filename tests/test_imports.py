@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "_arrays": set(),
     "_populations": {"_arrays"},
     "_sinkhorn": set(),
-    "_metrics": set(),
+    "_classifier": set(),
+    "_metrics": {"_classifier"},
     "_baselines": set(),
     "_losses": {"_sinkhorn"},
     "_map": {"_arrays"},
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "_meanings": READERS | {"_model"},
     "_moving": READERS | {"_arrays", "_map", "_model"},
     "datasets": {"datasets", "_messages"},
-    "pp": READERS | {"pp", "_losses"},
+    "pp": READERS | {"pp", "_classifier", "_losses"},
     "pl": READERS | {"pl", "_meanings", "_metrics", "_model", "_query", "_support"},
     "tl": READERS
     | {
@@ -49,6 +50,7 @@ MAY_IMPORT = {
         "_arrays",
         "_baselines",
         "_checkpoint",
+        "_classifier",
         "_experiment",
         "_losses",
         "_map",
@@ -64,7 +66,13 @@ MAY_IMPORT = {
 OBJECTS = {"anndata", "mudata", "pandas", "scanpy"}
 ARRAYS = {"flax", "jax", "optax", "ott"}
 # Libraries that a part must not import, and those that it alone may.
-MUST_NOT_IMPORT = {**dict.fromkeys(CORE, OBJECTS), "pl": ARRAYS, "_metrics": OBJECTS, "_baselines": OBJECTS}
+MUST_NOT_IMPORT = {
+    **dict.fromkeys(CORE, OBJECTS),
+    "pl": ARRAYS,
+    "_baselines": OBJECTS,
+    "_classifier": OBJECTS | ARRAYS,
+    "_metrics": OBJECTS,
+}
 ONLY_IN = {
     "flax": {"_map"},
     "optax": {"_train"},
@@ -170,7 +178,9 @@ def test_support_needs_no_arrays_on_the_device():
     assert not loaded_after("import scgap._support") & {"flax", "jax", "optax", "ott"}
 
 
-@pytest.mark.parametrize("name", ["pl.history", "pl.moments", "pp.split", "pp.encode_drugs", "pp.encode_table"])
+@pytest.mark.parametrize(
+    "name", ["pl.history", "pl.moments", "pp.split", "pp.encode_drugs", "pp.encode_table", "pp.responders"]
+)
 def test_what_needs_no_arrays_on_the_device_loads_no_library_for_them(name):
     loaded = loaded_after(f"import scgap; scgap.{name}")
     assert "anndata" in loaded
