@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "_meanings": READERS | {"_model"},
     "_moving": READERS | {"_arrays", "_map", "_model"},
     "datasets": {"datasets", "_messages"},
-    "pp": READERS | {"pp", "_losses"},
+    "pp": READERS | {"pp", "_classifier", "_losses"},
     "pl": READERS | {"pl", "_meanings", "_metrics", "_model", "_query", "_summary", "_support"},
     "tl": READERS
     | {

@@ -99,3 +99,13 @@ def test_sciplex_drugs_are_all_described():
     with pytest.warns(UserWarning, match="29 of 187"):
         scgap.pp.encode_drugs(adata, smiles=drugs, method="morgan", key_added="bits")
     assert set(np.unique(adata.uns["bits"]["values"])) == {0.0, 1.0}
+
+
+def test_papalexi_responders_are_of_targets_with_an_effect():
+    adata = read("papalexi_thp1_10targets.h5ad")
+    sc.pp.normalize_total(adata)
+    sc.pp.log1p(adata)
+    scgap.pp.responders(adata, target_col="target", reference_key="non-targeting")
+    fraction = adata.uns["responder"]["table"].set_index("condition")["fraction"]
+    assert fraction[["IFNGR1", "JAK2", "STAT1"]].min() > 0.5
+    assert fraction[["CD86", "ETV7", "PDCD1LG2", "POU2F2"]].max() < 0.2

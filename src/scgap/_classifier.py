@@ -77,8 +77,7 @@ def two_sample_test(
 
 def quadratic_features(cells: np.ndarray) -> np.ndarray:
     """Standardised components of cells (n, d), squares and products (n, p) of the first; a column of ones before."""
-    points = _standardise(_components(_standardise(np.asarray(cells, np.float64))))
-    points = np.clip(points, -CLIP, CLIP)
+    points = np.clip(_components(_standardise(np.asarray(cells, np.float64))), -CLIP, CLIP)
     i, j = np.triu_indices(min(N_SQUARED, points.shape[1]))
     features = _standardise(np.concatenate([points, points[:, i] * points[:, j]], axis=1))
     return np.concatenate([np.ones((len(cells), 1)), features], axis=1)
@@ -156,14 +155,14 @@ def _derivatives(margins: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarra
 
 
 def _components(cells: np.ndarray) -> np.ndarray:
-    """Coordinates (n, k) of centred cells (n, d) on their first principal components, the largest first."""
+    """Coordinates (n, k) of centred cells (n, d) on their first principal components, in units of their spread."""
     is_long = len(cells) >= cells.shape[1]
     # Not symmetric to NumPy, whose routine for that waits on threads, for small matrices longer than it computes.
     gram = (cells / len(cells)).T @ cells if is_long else cells @ (cells / len(cells)).T
     size = len(gram)
     values, axes = linalg.eigh(gram, subset_by_index=[max(0, size - N_COMPONENTS), size - 1], check_finite=False)
-    axes = axes[:, values > CONSTANT * values[-1]][:, ::-1]
-    return cells @ axes if is_long else axes
+    kept = np.flatnonzero(values > CONSTANT * values[-1])[::-1]  # the largest first
+    return cells @ (axes[:, kept] / np.sqrt(values[kept])) if is_long else axes[:, kept] * np.sqrt(size)
 
 
 def _first_half(n: int, m: int, generator: np.random.Generator) -> np.ndarray:

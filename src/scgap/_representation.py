@@ -49,7 +49,7 @@ def make_representation(
     empty = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
     if use_rep is None or use_rep == "X":
         matrix = _finite_matrix(adata, layer)
-        _warn_of_counts(matrix, layer)
+        warn_of_counts(matrix, layer)
         _warn_of_many_features(adata.n_vars)
         return Representation("features", layer, None, *empty, _nonnegative(matrix, seen)), to_dense(matrix)
     points = _finite_points(adata, use_rep)
@@ -65,7 +65,7 @@ def make_representation(
     layer = layer if layer is not None else adata.uns.get(uns_key, {}).get("params", {}).get("layer")
     components = np.asarray(adata.varm[components_key], np.float32)
     matrix = _finite_matrix(adata, layer)
-    _warn_of_counts(matrix, layer)
+    warn_of_counts(matrix, layer)
     offset = _pca_offset(matrix, components, points, use_rep, seen)
     representation = Representation("pca", layer, use_rep, components, offset, _nonnegative(matrix, seen))
     return representation, encode(representation, matrix)
@@ -161,7 +161,8 @@ def _place(layer: str | None) -> str:
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
-def _warn_of_counts(matrix: Matrix, layer: str | None) -> None:
+def warn_of_counts(matrix: Matrix, layer: str | None, stacklevel: int = 4) -> None:
+    """Say so where features look like raw counts."""
     some: Any = matrix[:: max(1, matrix.shape[0] // N_LOOKED_AT)]
     values = some.data if sparse.issparse(some) else some
     if values.max(initial=0) > LARGEST_LOG and values.min(initial=0) >= 0 and (values == np.round(values)).all():
@@ -169,7 +170,7 @@ def _warn_of_counts(matrix: Matrix, layer: str | None) -> None:
             f"{_place(layer)} looks like raw counts, whole numbers up to {values.max():g}, and is fitted as it is: "
             "distances between cells are then mostly depth of sequencing. Normalise and log it first: "
             "sc.pp.normalize_total(adata), sc.pp.log1p(adata).",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 

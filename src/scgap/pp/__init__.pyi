@@ -2,6 +2,7 @@ from ._encode_drugs import encode_drugs
 from ._encode_effects import encode_effects
 from ._encode_table import encode_table
 from ._place_effect import place_effect
+from ._responders import responders
 from ._split import split
 
-__all__ = ["encode_drugs", "encode_effects", "encode_table", "place_effect", "split"]
+__all__ = ["encode_drugs", "encode_effects", "encode_table", "place_effect", "responders", "split"]
