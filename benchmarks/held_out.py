@@ -1,5 +1,6 @@
 """Cells to judge quality by, what is measured on those held out, and how seeds are summarised."""
 
+from collections.abc import Callable
 from functools import partial
 
 import anndata
@@ -9,7 +10,7 @@ import pandas as pd
 import sachs
 
 import scgap
-from scgap import _losses, _metrics
+from scgap import _comparison, _losses
 from scgap.tl._fit_transport import EPSILON
 
 MOST, STEP = 128, 32  # cells in a divergence: at most so many, and a multiple, so that conditions share a compilation
@@ -40,10 +41,8 @@ def make_screen(seed: int) -> anndata.AnnData:
     return adata
 
 
-def correlation_error(mapped: np.ndarray, target: np.ndarray) -> float:
-    """Mean absolute difference of the correlations between features."""
-    one, other = (np.corrcoef(cells, rowvar=False) for cells in (mapped, target))
-    return float(np.abs(one - other)[np.triu_indices(len(one), 1)].mean())
+def _of_cells(metric: Callable[[np.ndarray, np.ndarray], float], comparison: _comparison.Comparison) -> float:
+    return metric(comparison.mapped, comparison.target.cells)
 
 
 def spread(mapped: np.ndarray, target: np.ndarray) -> float:
@@ -62,11 +61,11 @@ def divergence(mapped: np.ndarray, target: np.ndarray) -> float:
 
 
 # `tl.evaluate` scores whatever is listed here.
-_metrics.METRICS.update(
-    correlation_error=correlation_error,
-    spread=spread,
-    same_sample_divergence=same_sample_divergence,
-    divergence=divergence,
+_comparison.METRICS.update(
+    {
+        metric.__name__: _comparison.Metric(partial(_of_cells, metric), frozenset())
+        for metric in (spread, same_sample_divergence, divergence)
+    }
 )
 
 

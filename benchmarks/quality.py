@@ -4,8 +4,8 @@
     python benchmarks/quality.py selfterm --quick  # one part, a smoke run
 
 `moons` is the target of OTT's tutorial, `selfterm` and `batch` compare the divergence's self terms and batch sizes,
-`epsilon` is what the defaults of both regularisations rest on, `tiers` asks for conditions that were held out. Each
-part prints its tables and keeps them in README.md.
+`epsilon` is what the defaults of both regularisations rest on, `tiers` asks for conditions that were held out,
+`scores` is `scgap.tl.evaluate` in full. Each part prints its tables and keeps them in README.md.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from importlib import import_module
 import report
 
 PACKAGES = ("scgap", "jax", "ott-jax", "flax")
-PARTS = ("moons", "selfterm", "batch", "epsilon", "tiers")
+PARTS = ("moons", "selfterm", "batch", "epsilon", "tiers", "scores")
 
 
 def main() -> None:

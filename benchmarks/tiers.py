@@ -11,7 +11,6 @@ from held_out import summary
 from report import markdown
 
 import scgap
-from scgap import _metrics
 from scgap._conditions import Condition, Design, make_design, read_conditions
 
 DRUGS = [f"drug_{i}" for i in range(1, 15)]
@@ -75,7 +74,7 @@ def errors(adata: anndata.AnnData, columns: dict[str, Any], seed: int) -> pd.Dat
         wrong = screened.X[labels == generator.choice(others)]
         source = test[predicted.obs["source_cell"].astype(str)].X
         parts = {"scgap": predicted.X, "another condition": wrong, "identity": source}
-        scores = {name: _metrics.energy_distance(np.asarray(cells), observed) for name, cells in parts.items()}
+        scores = {name: sachs.energy_distance(np.asarray(cells), observed) for name, cells in parts.items()}
         rows.append({"label": mine["condition_label"], "support": mine["support"], **scores})
     return pd.DataFrame(rows)
 

@@ -16,6 +16,7 @@ import scgap
 
 PICTURE = Path(__file__).parent / "moments.png"
 METRICS = ["energy_distance", "mean_error", "std_error", "skewness_error"]
+BASELINES = ["identity", "mean_shift", "gaussian"]
 
 
 def read_options() -> argparse.Namespace:
@@ -58,7 +59,7 @@ def main() -> None:
     )
     print(f"fitted in {time.perf_counter() - start:.0f} s")
 
-    scores = scgap.tl.evaluate(adata, metrics=METRICS)
+    scores = scgap.tl.evaluate(adata, metrics=METRICS, baselines=BASELINES)
     table = scores.groupby(["method", "metric"], sort=False)["value"].mean().unstack()[METRICS]
     n_conditions = scores["condition"].nunique()
     print(f"\nHeld-out cells, mean over {n_conditions} conditions (lower is better; ceiling: half against half)")

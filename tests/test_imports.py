@@ -20,7 +20,11 @@ MAY_IMPORT = {
     "_populations": {"_arrays"},
     "_sinkhorn": set(),
     "_metrics": set(),
-    "_baselines": set(),
+    "_baselines": {"_conditions", "_gaussian", "_messages", "_mixture", "_ridge", "_stand_ins"},
+    "_gaussian": set(),
+    "_mixture": set(),
+    "_ridge": {"_conditions", "_messages"},
+    "_stand_ins": {"_conditions", "_support"},
     "_losses": {"_sinkhorn"},
     "_map": {"_arrays"},
     "_train": {"_losses", "_map", "_populations"},
@@ -31,7 +35,12 @@ MAY_IMPORT = {
     "_encoding": {"_arrays", "_conditions", "_messages"},
     "_representation": {"_adata", "_messages"},
     "_splits": {"_messages"},
-    "_support": {"_conditions", "_encoding"},
+    "_support": {"_conditions"},
+    "_classifier": set(),
+    "_reference": {"_conditions", "_metrics"},
+    "_comparison": {"_arrays", "_classifier", "_losses", "_metrics", "_reference"},
+    "_scoring": {"_adata", "_baselines", "_comparison", "_conditions", "_reference"},
+    "_summary": {"_baselines", "_checks", "_comparison", "_messages"},
     "_experiment": {"_arrays", "_conditions", "_encoding", "_messages", "_populations", "_splits"},
     "_model": READERS | {"_map"},
     "_names": set(),
@@ -42,13 +51,14 @@ MAY_IMPORT = {
     "_moving": READERS | {"_arrays", "_map", "_model"},
     "datasets": {"datasets", "_messages"},
     "pp": READERS | {"pp", "_losses"},
-    "pl": READERS | {"pl", "_meanings", "_metrics", "_model", "_query", "_support"},
+    "pl": READERS | {"pl", "_meanings", "_metrics", "_model", "_query", "_summary", "_support"},
     "tl": READERS
     | {
         "tl",
         "_arrays",
         "_baselines",
         "_checkpoint",
+        "_comparison",
         "_experiment",
         "_losses",
         "_map",
@@ -57,14 +67,19 @@ MAY_IMPORT = {
         "_model",
         "_moving",
     }
-    | {"_query", "_support", "_text", "_train", "_units"},
+    | {"_query", "_scoring", "_summary", "_support", "_text", "_train", "_units"},
     "__init__": {"_model", "datasets", "pl", "pp", "tl"},
 }
 
 OBJECTS = {"anndata", "mudata", "pandas", "scanpy"}
 ARRAYS = {"flax", "jax", "optax", "ott"}
 # Libraries that a part must not import, and those that it alone may.
-MUST_NOT_IMPORT = {**dict.fromkeys(CORE, OBJECTS), "pl": ARRAYS, "_metrics": OBJECTS, "_baselines": OBJECTS}
+MUST_NOT_IMPORT = {
+    **dict.fromkeys(CORE, OBJECTS),
+    "pl": ARRAYS,
+    "_metrics": OBJECTS,
+    **dict.fromkeys(("_baselines", "_gaussian", "_mixture", "_ridge", "_stand_ins"), OBJECTS | ARRAYS),
+}
 ONLY_IN = {
     "flax": {"_map"},
     "optax": {"_train"},
@@ -170,7 +185,9 @@ def test_support_needs_no_arrays_on_the_device():
     assert not loaded_after("import scgap._support") & {"flax", "jax", "optax", "ott"}
 
 
-@pytest.mark.parametrize("name", ["pl.history", "pl.moments", "pp.split", "pp.encode_drugs", "pp.encode_table"])
+@pytest.mark.parametrize(
+    "name", ["pl.history", "pl.moments", "pl.scores", "pp.split", "pp.encode_drugs", "pp.encode_table"]
+)
 def test_what_needs_no_arrays_on_the_device_loads_no_library_for_them(name):
     loaded = loaded_after(f"import scgap; scgap.{name}")
     assert "anndata" in loaded

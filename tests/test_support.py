@@ -34,7 +34,7 @@ TRAINED = [
 
 
 def tiers(*queries, trained=TRAINED, table=TABLE):
-    return support_tiers(trained, make_encoding(DESIGN, trained, table), queries)
+    return support_tiers(trained, make_encoding(DESIGN, trained, table).perturbations, queries)
 
 
 def tier(*query):
@@ -99,8 +99,8 @@ def test_without_doses_times_and_groups():
     encoding = make_encoding(make_design("gene", "control", sep="+"), trained, TABLE)
     queries = [Condition(tuple((name, None) for name in names)) for names in ("A", "BA", "C", "E", "F")]
     expected = ["seen", "unseen combination", "unseen combination", "unseen perturbation", "unresolvable"]
-    assert support_tiers(trained, encoding, queries) == expected
-    assert support_tiers(trained, encoding, [Condition((("A", 10.0),))]) == ["unresolvable"]
+    assert support_tiers(trained, encoding.perturbations, queries) == expected
+    assert support_tiers(trained, encoding.perturbations, [Condition((("A", 10.0),))]) == ["unresolvable"]
 
 
 def test_learned_vectors_reach_no_unseen_perturbation():
@@ -111,7 +111,7 @@ def test_a_group_is_seen_as_a_whole():
     design = make_design("drug", "control", group_col=["line", "donor"])
     trained = [Condition((("A", None),), group) for group in (("x", "1"), ("y", "2"))]
     encoding = make_encoding(design, trained, TABLE)
-    assert support_tiers(trained, encoding, [Condition((("A", None),), ("x", "2"))]) == ["unseen group"]
+    assert support_tiers(trained, encoding.perturbations, [Condition((("A", None),), ("x", "2"))]) == ["unseen group"]
 
 
 def test_tiers_sort_a_table():

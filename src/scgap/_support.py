@@ -6,7 +6,6 @@ from math import log10
 from typing import NamedTuple
 
 from scgap._conditions import Condition
-from scgap._encoding import Encoding
 
 # From easy to hard; of several that apply, the hardest is the tier. Not "seen" says which part training never saw.
 TIERS = (
@@ -34,15 +33,17 @@ class _Trained(NamedTuple):
     """The same of its times."""
 
 
-def support_tiers(trained: Sequence[Condition], encoding: Encoding, queries: Iterable[Condition]) -> list[str]:
+def support_tiers(trained: Sequence[Condition], known: Iterable[str], queries: Iterable[Condition]) -> list[str]:
     """The tier of each query, one of TIERS; ``trained`` are the conditions with training cells, one or more.
+
+    ``known`` are the perturbations with a vector.
 
     Doses and times are compared with those of the same perturbation as a member of any trained condition: between two
     of them is interpolated, beyond them extrapolated. A dose that was trained in another group or combination alone is
     no unseen dose: what the query asks for is another combination of parts that were seen.
     """
     seen = _summary(trained)
-    known = frozenset(encoding.perturbations)
+    known = frozenset(known)
     return [_tier(seen, known, _in_order(query)) for query in queries]
 
 

@@ -1,16 +1,33 @@
 import importlib
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from scipy import stats
 
 import scgap
+from scgap.pl._cells import Baseline, Cells
+from scgap.pl._panel import Errors, draw_panel
+from scgap.pl._points import make_points
 from scgap.pl._style import BASELINE, MODEL
 
 QUERY = {"perturbation": "drug_3", "dose_value": 1_000.0}
-STATISTICS = {"mean": np.mean, "std": np.std, "skewness": stats.skew, "kurtosis": stats.kurtosis}
+
+
+def correlation(cells, axis=0):
+    """Pearson's r of each pair, one pair after the other."""
+    return np.array([stats.pearsonr(one, other)[0] for one, other in combinations(cells.T, 2)])
+
+
+STATISTICS = {
+    "mean": np.mean,
+    "std": np.std,
+    "skewness": stats.skew,
+    "kurtosis": stats.kurtosis,
+    "correlation": correlation,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +88,7 @@ def test_moments_hold_a_point_for_each_feature_and_group(adata):
 def test_moments_say_what_is_drawn(adata):
     figure = scgap.pl.moments(adata, return_fig=True)
     axes = figure.axes
-    assert len(axes) == 4
+    assert len(axes) == 5
     assert figure.get_suptitle() == "drug_3 1000"
     assert axes[0].get_ylabel() == "predicted"
     for axis in axes:
@@ -83,9 +100,9 @@ def test_moments_say_what_is_drawn(adata):
         for name, colour in (("predicted", MODEL), ("control", BASELINE)):
             x, y = points(axis, colour).T
             assert f"{name} $R^2$ {np.corrcoef(x, y)[0, 1] ** 2:.2f}" in texts
-        named = [text for text in texts if not text.startswith(("predicted", "control"))]
+        named = [text for text in texts if not text.startswith(("score", "predicted", "control"))]
         assert len(named) <= 3
-        assert set(named) <= set(adata.var_names)
+        assert {name for text in named for name in text.split(",\n")} <= set(adata.var_names)
 
 
 def test_moments_name_the_features_that_are_furthest_off(adata):
@@ -100,7 +117,7 @@ def test_moments_name_no_feature_over_another_text(adata):
     adata.layers["scgap"][source] += np.linspace(3.0, 3.01, adata.n_vars)
     figure = scgap.pl.moments(adata, moments="mean", return_fig=True)
     texts = [text.get_window_extent() for text in figure.axes[0].texts]
-    assert len(texts) > 3  # R² of predicted and control, and at least two names
+    assert len(texts) > 4  # the score, R² of predicted and control, and at least two names
     assert not any(one.overlaps(other) for i, one in enumerate(texts) for other in texts[:i])
 
 
@@ -123,8 +140,10 @@ def test_moments_leave_out_shapes_of_constant_and_rare_features(adata):
     adata.X[observed, 5] = 0.0
     adata.X[observed[:9], 5] = 1.0
     axes = scgap.pl.moments(adata, show=False)
-    assert [len(points(axis, MODEL)) for axis in axes] == [40, 40, 37, 37]
-    assert [axis.get_xlabel() for axis in axes] == ["observed"] * 2 + ["observed (37 of 40 points)"] * 2
+    n_pairs = 18 * 17 // 2 + 19 * 18 // 2
+    assert [len(points(axis, MODEL)) for axis in axes] == [40, 40, 37, 37, n_pairs]
+    labels = [f"observed ({n_pairs} of 380 pairs,\nmost variable first)"]
+    assert [axis.get_xlabel() for axis in axes] == ["observed"] * 2 + ["observed (37 of 40 points)"] * 2 + labels
     skewness = stats.skew(adata.X[rows(adata, "line_2", observed=True), 5].astype(float))
     assert np.isclose(points(axes[2], MODEL)[:, 0], skewness, rtol=1e-4).any()  # rare in the other line alone
 
@@ -132,8 +151,99 @@ def test_moments_leave_out_shapes_of_constant_and_rare_features(adata):
 def test_moments_of_features_without_any_shape(adata):
     adata.X[:] = adata.layers["scgap"][:] = 1.0
     figure = scgap.pl.moments(adata, return_fig=True)
-    assert [axis.get_xlabel() for axis in figure.axes[2:]] == ["observed (0 of 40 points)"] * 2
+    labels = ["observed (0 of 40 points)"] * 2 + ["observed (0 of 380 pairs,\nmost variable first)"]
+    assert [axis.get_xlabel() for axis in figure.axes[2:]] == labels
+    assert all("score undefined" in [text.get_text() for text in axis.texts] for axis in figure.axes[2:])
     assert all("predicted $R^2$ undefined" in [text.get_text() for text in axis.texts] for axis in figure.axes)
+
+
+def test_correlations_are_of_the_pairs_that_vary_most(adata, monkeypatch):
+    everything = points(scgap.pl.moments(adata, moments="correlation", show=False), MODEL)
+    assert len(everything) == 2 * 20 * 19 // 2
+    monkeypatch.setattr(importlib.import_module("scgap.pl._points"), "MAX_PAIRS", 25)
+    axis = scgap.pl.moments(adata, moments="correlation", show=False)
+    assert axis.get_xlabel() == "observed (20 of 380 pairs,\nmost variable first)"  # 5 features have 10 pairs
+    for line, found in zip(("line_1", "line_2"), np.split(points(axis, MODEL), 2), strict=True):
+        observed = adata.X[rows(adata, line, observed=True)].astype(float)
+        chosen = np.sort(np.argsort(-observed.var(axis=0))[:5])
+        np.testing.assert_allclose(found[:, 0], correlation(observed[:, chosen]), atol=1e-5)
+        predicted = adata.layers["scgap"][rows(adata, line, observed=False)].astype(float)
+        np.testing.assert_allclose(found[:, 1], correlation(predicted[:, chosen]), atol=1e-5)
+
+
+def panel(moment, cells):
+    """Texts of a panel of features A, B and C."""
+    axis = plt.subplots()[1]
+    draw_panel(axis, moment, make_points(moment, [cells], np.array(["A", "B", "C"], object), "control"))
+    return [text.get_text() for text in axis.texts]
+
+
+def test_pairs_furthest_off_are_named():
+    cells = np.random.default_rng(0).normal(size=(3, 400, 3))
+    cells[0, :, 2] = cells[0, :, 0]  # A and C go together in the prediction alone
+    assert panel("correlation", Cells(*cells))[3] == "A,\nC"
+
+
+@pytest.mark.parametrize("moment", ["mean", "std", "correlation"])
+def test_the_score_is_0_for_the_baseline_and_near_1_for_a_replicate(moment):
+    one, other, truth = np.random.default_rng(0).normal(size=(3, 20_000, 3))
+    mixing = np.array([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 0.0, 2.0]])
+    replicate, observed = other @ mixing + 3.0, truth @ mixing + 3.0
+    assert abs(float(panel(moment, Cells(one, one[::-1], observed))[0].removeprefix("score "))) <= 0.05
+    assert abs(float(panel(moment, Cells(replicate, one, observed))[0].removeprefix("score ")) - 1.0) <= 0.05
+
+
+def test_without_anything_to_gain_there_is_no_score():
+    cells = Cells(*np.random.default_rng(0).normal(size=(3, 50, 3)))
+    points = make_points("mean", [cells], np.array(["A", "B", "C"], object), "control")
+    for errors, text in ((Errors(0.5, 0.2, 0.2), "score undefined"), (Errors(0.5, 0.4, 0.2), "score -0.50")):
+        axis = plt.subplots()[1]
+        draw_panel(axis, "mean", points._replace(errors=errors))
+        assert axis.texts[0].get_text() == text
+
+
+def test_errors_are_those_of_halves_of_equally_many_cells():
+    generator = np.random.default_rng(0)
+    groups = [Cells(*(generator.normal(loc, 1.0, (n, 3)) for loc, n in ((0.5, 51), (1.0, 30), (0.0, 20))))]
+    found = make_points("mean", groups, np.array(["a", "b", "c"], object), "control")
+    generator = np.random.default_rng(0)
+    predicted, baseline, observed = (part[generator.permutation(len(part))[:20]] for part in groups[0])
+    halves = slice(0, 10), slice(10, 20)
+
+    def error(one, other):
+        return np.mean([np.abs(one[half].mean(axis=0) - other[half].mean(axis=0)).mean() for half in halves])
+
+    replicate = np.abs(observed[:10].mean(axis=0) - observed[10:].mean(axis=0)).mean()
+    np.testing.assert_allclose(found.errors, [error(predicted, observed), error(baseline, observed), replicate])
+
+
+def test_another_baseline_stands_behind_under_its_name(adata, monkeypatch):
+    asked = []
+
+    def predict(source, conditions):
+        asked.extend(conditions)
+        return source[:30] + 1.0
+
+    control = points(scgap.pl.moments(adata, moments="mean", show=False), BASELINE)
+    monkeypatch.setattr(importlib.import_module("scgap.pl._moments"), "CONTROL", Baseline("shifted", predict))
+    axis = scgap.pl.moments(adata, moments="mean", show=False)
+    found = points(axis, BASELINE)
+    assert [condition.members for condition in asked] == [(("drug_3", 1_000.0),)] * 2
+    assert any(text.get_text().startswith("shifted $R^2$") for text in axis.texts)
+    source = adata.X[rows(adata, "line_2", observed=False)][:30].mean(axis=0)
+    np.testing.assert_allclose(found[20:, 1], source + 1.0, rtol=1e-4)
+    np.testing.assert_array_equal(found[:, 0], control[:, 0])
+
+
+def test_dark_styles_have_light_lines_and_texts_on_dark(adata):
+    with plt.style.context("dark_background"):
+        axis = scgap.pl.moments(adata, moments="mean", show=False)
+    assert to_hex(axis.lines[0].get_color()) == "#ffffff"
+    boxes = [text.get_bbox_patch() for text in axis.texts if text.get_bbox_patch() is not None]
+    assert [to_hex(box.get_facecolor()) for box in boxes] == ["#000000"] * 3
+    light = scgap.pl.moments(adata, moments="mean", show=False)
+    for one, other in zip(axis.texts[:3], light.texts[:3], strict=True):
+        assert np.greater(to_rgb(one.get_color()), to_rgb(other.get_color())).all()
 
 
 def test_moments_of_many_features_are_small_pixels(adata, monkeypatch):
@@ -206,7 +316,7 @@ def test_moments_of_combinations(pairs):
     assert points(figure.axes[0], MODEL).shape == (40, 2)
 
 
-@pytest.mark.parametrize(("plot", "n"), [(scgap.pl.moments, 4), (scgap.pl.history, 3)])
+@pytest.mark.parametrize(("plot", "n"), [(scgap.pl.moments, 5), (scgap.pl.history, 3)])
 def test_what_a_plot_returns(adata, shown, plot, n):
     assert plot(adata) is None
     assert len(shown) == 1

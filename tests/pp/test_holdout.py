@@ -36,7 +36,7 @@ def outcome(adata, **arguments):
     assert len(trained) + len(tested) == len(parts)
     names = sorted({name for condition in parts for name, _ in condition.members})
     encoding = make_encoding(design, trained, pd.DataFrame({"x": np.arange(len(names))}, index=names))
-    return trained, dict(zip(tested, support_tiers(trained, encoding, tested), strict=True))
+    return trained, dict(zip(tested, support_tiers(trained, encoding.perturbations, tested), strict=True))
 
 
 def names(condition):

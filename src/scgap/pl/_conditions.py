@@ -14,7 +14,7 @@ from scgap._meanings import trained_conditions
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
 from scgap._support import TIERS, support_tiers
-from scgap.pl._style import CONTROL_TEXT, PALETTE, finish, get_axes
+from scgap.pl._style import BASELINE, PALETTE, finish, get_axes, text_colour
 
 MAX_LABELLED = 30  # conditions whose labels still find room
 
@@ -87,8 +87,9 @@ def conditions(
         axis.figure.colorbar(drawn, ax=axis, label=title)
     else:
         _draw_classes(axis, points, values.astype(str), title)
-    axis.plot(0, 0, "+", color=CONTROL_TEXT, ms=9)
-    axis.annotate("control", (0, 0), (4, 4), textcoords="offset points", fontsize="small", color=CONTROL_TEXT)
+    grey = text_colour(axis, BASELINE)
+    axis.plot(0, 0, "+", color=grey, ms=9)
+    axis.annotate("control", (0, 0), (4, 4), textcoords="offset points", fontsize="small", color=grey)
     if labels if labels is not None else len(points) <= MAX_LABELLED:
         for name, point in zip(names, points, strict=True):
             axis.annotate(name, point, (4, -3), textcoords="offset points", fontsize="x-small", va="top")
@@ -104,7 +105,7 @@ def _values(model: TransportModel, color: str | Mapping[str, str]) -> tuple[pd.S
         classes = [sorted({color.get(name, "unknown") for name, _ in condition.members}) for condition in parsed]
         return pd.Series([" + ".join(some) for some in classes], table.index), "class"
     if color == "support":
-        tiers = support_tiers(list(trained_conditions(model)), model.encoding, parsed)
+        tiers = support_tiers(list(trained_conditions(model)), model.encoding.perturbations, parsed)
         return pd.Series(pd.Categorical(tiers, TIERS, ordered=True), table.index), "support"
     if color not in table:
         raise KeyError(not_found(color, "the table of conditions", ["support", *table.columns]))

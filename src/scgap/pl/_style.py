@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 
-MODEL, BASELINE, CEILING, TEXT = "#0072B2", "#9A9A9A", "#009E73", "#404040"
+MODEL, BASELINE, CEILING = "#0072B2", "#9A9A9A", "#009E73"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-CONTROL_TEXT = "#6E6E6E"  # BASELINE, dark enough to read
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p")  # more than colours, so a pair of both stays unique
 
 
 def get_axes(ax: Axes | Sequence[Axes] | np.ndarray | None, n: int, *, width: float, height: float) -> np.ndarray:
@@ -20,6 +22,17 @@ def get_axes(ax: Axes | Sequence[Axes] | np.ndarray | None, n: int, *, width: fl
     if len(axes) != n:
         raise ValueError(f"ax holds {len(axes)} axes, and {n} are drawn. Pass as many, or leave ax out.")
     return axes
+
+
+def text_colour(axis: Axes, colour: str) -> ColorType:
+    """A colour, nearer to the ink: small texts need more contrast than points."""
+    red, green, blue = (0.75 * a + 0.25 * b for a, b in zip(to_rgb(colour), to_rgb(ink(axis)), strict=True))
+    return red, green, blue
+
+
+def ink(axis: Axes) -> ColorType:
+    """The colour of lines and texts that are seen on these axes, in light and in dark styles."""
+    return axis.xaxis.label.get_color()
 
 
 def finish(axes: np.ndarray, *, given: bool, show: bool | None, return_fig: bool) -> Figure | np.ndarray | Axes | None:

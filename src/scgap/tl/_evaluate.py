@@ -7,20 +7,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense
-from scgap._baselines import halves, identity, mean_shift
-from scgap._conditions import Condition, condition_label, read_conditions
+from scgap._adata import Data, check_writable, get_modality, get_obs
+from scgap._baselines import BASELINES
+from scgap._checks import whole_number
+from scgap._comparison import METRICS
+from scgap._conditions import condition_label, read_conditions
+from scgap._encoding import initial_vectors
 from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
-from scgap._metrics import METRICS
 from scgap._model import TransportModel, get_model, indexed
 from scgap._moving import move_cells
-from scgap._representation import clip, decode, encode, feature_order, read_matrix
+from scgap._representation import decode, encode, feature_order, read_matrix
+from scgap._scoring import Observations, Prediction, score_conditions
 from scgap._splits import SPLITS
+from scgap._support import TIERS, support_tiers
 
-MIN_CELLS = 10  # observed cells, below which no metric means anything
-BASELINES = ("identity", "mean_shift")
-COLUMNS = ("condition", "split", "seen", "method", "metric", "value", "n_cells", "baseline", "ceiling", "score")
+PERMUTED = "permuted_conditions"
+NO_VECTOR = "no vector for a perturbation"
 
 
 def evaluate(
@@ -28,9 +31,10 @@ def evaluate(
     *,
     key: str = "scgap",
     split: str = "test",
-    metrics: Sequence[str] | None = None,
-    baselines: Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
+    baselines: str | Sequence[str] | None = None,
     mod: str | None = None,
+    n_cells: int = 2_000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score a map on the cells of one split, beside baselines and the ceiling that a replicate reaches.
@@ -42,46 +46,66 @@ def evaluate(
     ----------
     data
         The object that was fitted, or another one with ``uns[key]``, its own controls and the split's column; without
-        training cells there is no mean shift.
+        training cells most baselines have no prediction.
     key
         Where the fitted map is in ``uns``.
     split
         Which cells to judge by: ``"test"``, ``"valid"`` or ``"train"`` of the column given to the fit as ``split_col``.
     metrics
-        Any of ``energy_distance``, ``mean_error``, ``std_error``, ``skewness_error``, ``kurtosis_error``; default all.
-        Lower is better.
+        Which metrics to compute, see Notes; default all.
     baselines
-        Any of ``identity`` (control cells) and ``mean_shift`` (control cells moved by the condition's mean effect on
-        the training cells; for conditions without training cells, by the average effect; not below 0 where the map's
-        predictions are not); default both. Leaving one
-        out leaves its rows out and changes no number.
+        Which baselines to show, see Notes; default all. Leaving one out leaves its rows out and changes no number:
+        scores are against the best of all.
     mod
         Modality of a MuData.
+    n_cells
+        Most cells of a condition that are compared.
     seed
         Decides which cells are compared.
 
     Returns
     -------
-    Table with one row for each condition, method and metric: ``condition``, ``split``, ``seen`` (whether the condition
-    had training cells), ``method`` (``key``, the baselines, ``ceiling``: one half of the observed cells as prediction
-    of the other), ``metric``, ``value``, ``n_cells`` (predicted cells, and as many observed ones, in one comparison:
+    Table with one row for each condition, method and metric: ``condition``, ``split``, ``support`` (how far it is from
+    what was trained on, see `scgap.tl.resolve`), ``method`` (``key``, the baselines, ``permuted_conditions``: the map
+    asked for another condition of the group, and ``ceiling``: one half of the observed cells as prediction of the
+    other), ``metric``, ``value``, ``n_cells`` (predicted cells, and as many observed ones, in one comparison:
     half of those used, for ``value`` is the mean over two halves), ``baseline`` (the best baseline's value),
-    ``ceiling``, and
-    ``score = (baseline - value) / (baseline - ceiling)``: 0 is the best simple baseline, 1 a replicate. Scores are
-    not clipped; they are NaN where the baseline is as good as a replicate and there is nothing to gain. Also stored as
-    ``uns[key]["scores"]``.
+    ``ceiling``, ``score = (baseline - value) / (baseline - ceiling)``, and ``reason`` (why there is no value). In
+    scores 0 is the best simple baseline and 1 a replicate. They are not clipped; they are NaN where the best of the
+    baselines is, by chance or in fact, as good as a replicate and there is nothing to gain: `scgap.tl.summarize_scores`
+    averages over conditions first. Also stored as ``uns[key]["scores"]``.
 
     Raises
     ------
     KeyError
         No map under ``key``, an unknown metric or baseline, or no condition whose perturbations have a vector.
     ValueError
-        The fit had no ``split_col``, no condition has 10 cells in the split, or ``data`` is a view.
+        The fit had no ``split_col``, no condition has enough cells in the split, or ``data`` is a view.
 
     Warns
     -----
     UserWarning
-        Conditions are left out for want of a vector, or the mean shift for want of training cells.
+        Conditions have no values for want of a vector or of cells, or there are no training cells for baselines.
+
+    Notes
+    -----
+    Metrics. Of distributions: ``energy_distance``, ``mmd``, ``sinkhorn_divergence`` (at 5 % of the mean distance
+    between cells) and ``smooth_sinkhorn_divergence`` (at 50 %), all unbiased, so that a perfect sampler scores 0 on
+    average; ``classifier_auc`` and ``classifier_p_value`` of a two-sample test (0.5: a classifier cannot tell them
+    apart). Feature by feature: ``wasserstein``, ``mean_error``, ``std_error``, ``skewness_error``, ``kurtosis_error``,
+    ``zero_fraction_error``. Of pairs of features: ``correlation_error``. ``variance_ratio``: 1 is right. Of means,
+    blind to collapsed predictions, for comparison with the literature: ``r2``, ``r2_delta`` and ``pearson_delta``
+    (effects against control), ``r2_delta_perturbed`` and ``pearson_delta_perturbed`` (against the mean of training
+    conditions), ``weighted_mse`` (by differential expression among training cells), ``centroid_accuracy`` (the share of
+    other conditions of the group whose mean is farther from the prediction's). Of the map: ``monge_gap``, how much
+    farther it moves its cells than needed. Of ``r2``, ``pearson``, accuracy and p-value higher is better.
+
+    Baselines. ``identity``: control cells. ``training_cells``: cells of all training conditions. ``average_shift``:
+    control moved by the mean effect of all training conditions. ``mean_shift``: by that of the condition itself, or, if
+    it was not trained, of its group. ``additive``: by the sum of the effects of the parts of a combination.
+    ``gaussian``: the optimal transport map between Gaussians of the same means and covariances. ``nearest``: cells of
+    the nearest training conditions. ``ridge``: control moved by a ridge regression from the encoding to the effect.
+    They know the training cells alone.
 
     Examples
     --------
@@ -89,17 +113,101 @@ def evaluate(
     >>> adata = scgap.datasets.simulate_screen(750, n_drugs=2, doses=[100.0], n_groups=1)
     >>> scgap.pp.split(adata, dose_col="dose_value")
     >>> scgap.tl.fit_transport(adata, dose_col="dose_value", split_col="split", n_iters=10, progress=False)
-    >>> table = scgap.tl.evaluate(adata, metrics=["energy_distance"])
+    >>> table = scgap.tl.evaluate(adata, metrics=["energy_distance"], baselines=["identity", "gaussian"])
     >>> table["method"].unique().tolist()
-    ['scgap', 'identity', 'mean_shift', 'ceiling']
+    ['scgap', 'identity', 'gaussian', 'ceiling']
     """
-    names = _chosen(metrics, list(METRICS), "metrics")
-    others = _chosen(baselines, list(BASELINES), "baselines")
-    if not names:
-        raise ValueError(f"metrics is empty. Pass some of {listed(METRICS)}, or leave it out for all.")
+    names = chosen_names(metrics, list(METRICS), "metrics")
+    others = chosen_names(baselines, [*BASELINES, PERMUTED], "baselines")
+    most_cells = whole_number("n_cells", n_cells, 4)
     adata = get_modality(data, mod)
     check_writable(adata, copy=False)
     model = get_model(data, mod, key)
+    observations, obs, written = _read(data, mod, model, split)
+    mapped = _make_method(model, observations, obs, written)
+
+    def permuted(i: int, rows: np.ndarray, generator: np.random.Generator) -> Prediction:
+        group = observations.conditions[i].group
+        candidates = [
+            j
+            for j, c in enumerate(observations.conditions)
+            if j != i and not c.is_control and c.group == group and _has_vector(model, c.members)
+        ]
+        return mapped(int(generator.choice(candidates)), rows, generator) if candidates else "no other condition"
+
+    table = score_conditions(
+        observations,
+        {key: mapped, PERMUTED: permuted},
+        _descriptors(model),
+        split=split,
+        metrics=names,
+        most_cells=most_cells,
+        seed=seed,
+    )
+    check_any(table, key, split)
+    if not (observations.split == "train").any():
+        warnings.warn(
+            "There are no training cells, so most baselines have no prediction, and scores are against the identity "
+            "alone. Pass the object that was fitted.",
+            stacklevel=2,
+        )
+    known = model.encoding.perturbations
+    tiers = support_tiers(list(trained_conditions(model)), known, observations.conditions)
+    result = with_support(table, observations, tiers)
+    result = result[result["method"].isin([key, *others, "ceiling"])].reset_index(drop=True)
+    # Written anew, for another object may share the dictionary.
+    adata.uns[key] = {**adata.uns[key], "scores": indexed(result)}
+    return result
+
+
+def check_any(table: pd.DataFrame, method: str, split: str) -> None:
+    """Refuse a table without any value of the method, and warn of conditions without one."""
+    mine = table[table["method"] == method]
+    missing = ~mine.drop_duplicates("condition").set_index("condition")["judged"].astype(bool)
+    reasons = mine.drop_duplicates("condition").set_index("condition")["reason"]
+    without = missing.index[missing]
+    if not len(mine):
+        raise ValueError(
+            f"No perturbed cells with split {split!r}, so there is nothing to judge by. Pass another split=, or hold "
+            "out cells with scgap.pp.split."
+        )
+    if not len(without):
+        return
+    why = "; ".join(f"{reason}: {listed(group.index)}" for reason, group in reasons[without].groupby(reasons[without]))
+    if len(without) < len(missing):
+        warnings.warn(f"{len(without)} of {len(missing)} conditions have no scores ({why}).", stacklevel=3)
+        return
+    error = KeyError if (reasons[without] == NO_VECTOR).any() else ValueError
+    raise error(
+        f"No condition has scores ({why}). Hold out more cells with scgap.pp.split, pass another split=, or, for want "
+        "of vectors, fit with encoding=, a table that holds a row for every perturbation."
+    )
+
+
+def with_support(table: pd.DataFrame, observations: Observations, tiers: Sequence[str]) -> pd.DataFrame:
+    """The table with a column of the tier of each row's condition, beside its split."""
+    of_label = dict(zip(map(condition_label, observations.conditions), tiers, strict=False))  # none without training
+    support = pd.Categorical(table["condition"].map(of_label), [tier for tier in TIERS if tier in set(tiers)])
+    table = table.drop(columns="judged")
+    table.insert(2, "support", pd.Series(support, table.index))
+    return table
+
+
+def chosen_names(names: str | Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:
+    """The names asked for, each of which is known."""
+    chosen = list(known) if names is None else [names] if isinstance(names, str) else list(names)
+    for name in chosen:
+        if name not in known:
+            raise KeyError(not_found(str(name), f"the {what}", known))
+    if what == "metrics" and not chosen:
+        raise ValueError(f"metrics is empty. Pass some of {listed(known)}, or leave it out for all.")
+    return chosen
+
+
+def _read(
+    data: Data, mod: str | None, model: TransportModel, split: str
+) -> tuple[Observations, pd.DataFrame, pd.DataFrame]:
+    """The object's cells, its obs rows, and the obs rows in which conditions are written."""
     split_col = model.params["split_col"]
     if split_col is None:
         raise ValueError(
@@ -108,127 +216,35 @@ def evaluate(
         )
     if split not in SPLITS:
         raise ValueError(not_found(str(split), "the splits", SPLITS))
+    adata = get_modality(data, mod)
     obs = get_obs(data, mod, [*model.design.columns, split_col])
     conditions, of_cell, written = read_conditions(model.design, obs)
-    part = obs[split_col].astype(str).to_numpy()
-    order = feature_order(model.representation, adata, model.var_names)
-    cells = to_dense(read_matrix(model.representation, adata)[:, order])
-    trained = trained_conditions(model)
-    shifts = _training_shifts(conditions, of_cell, part, cells)
-    average_shift = np.mean(list(shifts.values()), axis=0) if shifts else np.zeros(cells.shape[1])
-    if not shifts:
-        warnings.warn(
-            "There are no training cells, so the mean shift is left out, and scores are against the identity alone. "
-            "Pass the object that was fitted.",
-            stacklevel=2,
-        )
-
-    tables, without_vector = [], []
-    for i, condition in enumerate(conditions):
-        control = next((j for j, c in enumerate(conditions) if c.is_control and c.group == condition.group), -1)
-        observed, source = (np.flatnonzero((of_cell == j) & (part == split)) for j in (i, control))
-        n_cells = 0 if control < 0 else min(len(observed), len(source)) // 2 * 2
-        if condition.is_control or n_cells < MIN_CELLS:
-            continue
-        if not {name for name, _ in condition.members} <= set(model.encoding.perturbations):
-            without_vector.append(condition_label(condition))
-            continue
-        # Each condition has a generator of its own, so that leaving one out changes no other number.
-        generator = np.random.default_rng([seed, i])
-        observed, source = (generator.permutation(rows)[:n_cells] for rows in (observed, source))
-        query = {
-            column: written.loc[i, column] for column in model.design.columns if column not in model.design.group_cols
-        }
-        predicted = {
-            key: _mapped(model, cells[source], obs.iloc[source], query),
-            "identity": identity(cells[source]),
-        }
-        if shifts:
-            shifted = mean_shift(cells[source], shifts.get(i, average_shift))
-            predicted["mean_shift"] = clip(model.representation, shifted)
-        scores = _score(predicted, cells[observed], names)
-        tables.append(
-            scores.assign(
-                condition=condition_label(condition), split=split, seen=condition in trained, n_cells=n_cells // 2
-            )
-        )
-    if without_vector:
-        message = (
-            f"No vector for a perturbation of {listed(without_vector)}, which cannot be predicted. "
-            "Fit with encoding=, a table that holds a row for it too."
-        )
-        if not tables:
-            raise KeyError(message)
-        warnings.warn(f"{message} The other conditions are scored.", stacklevel=2)
-    if not tables:
-        raise ValueError(
-            f"No condition has {MIN_CELLS} cells with split {split!r}, and as many controls to predict them from. "
-            "Pass another split=, or hold out more cells with scgap.pp.split."
-        )
-    # Every baseline is computed, whichever are shown: what the scores are measured against must not depend on it.
-    everything = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
-    result = everything[everything["method"].isin([key, *others, "ceiling"])].reset_index(drop=True)
-    # Written anew, for another object may share the dictionary.
-    adata.uns[key] = {**adata.uns[key], "scores": indexed(result)}
-    return result
+    features = read_matrix(model.representation, adata)[:, feature_order(model.representation, adata, model.var_names)]
+    labels = obs[split_col].astype(str).to_numpy()
+    return Observations(conditions, of_cell, labels, features, model.representation.nonnegative), obs, written
 
 
-def _mapped(model: TransportModel, cells: np.ndarray, groups: pd.DataFrame, query: dict[str, Any]) -> np.ndarray:
-    """Cells (n_cells, n_features) as they become under the condition."""
-    points = encode(model.representation, cells)
-    return decode(model.representation, cells, points, move_cells(model, points, groups, query))
+def _make_method(model: TransportModel, observations: Observations, obs: pd.DataFrame, written: pd.DataFrame) -> Any:
+    """The map as a method of `score_conditions`."""
+    columns = [column for column in model.design.columns if column not in model.design.group_cols]
+
+    def mapped(i: int, rows: np.ndarray, _: np.random.Generator) -> Prediction:
+        if not _has_vector(model, observations.conditions[i].members):
+            return NO_VECTOR
+        cells = observations.cells(rows)
+        points = encode(model.representation, cells)
+        query = {column: written.loc[i, column] for column in columns}
+        return decode(model.representation, cells, points, move_cells(model, points, obs.iloc[rows], query))
+
+    return mapped
 
 
-def _score(predicted: dict[str, np.ndarray], observed: np.ndarray, metrics: Sequence[str]) -> pd.DataFrame:
-    """One row a method and metric; each half of a prediction against one half of the observed cells.
-
-    Halves, because the ceiling is one half of the observed cells as prediction of the other: so every value is of the
-    same number of cells, and none is favoured by its noise.
-    """
-    one, other = halves(observed)
-    rows = []
-    for metric in metrics:
-        distance = METRICS[metric]
-        values = {
-            method: np.mean(
-                [distance(half, against) for half, against in zip(halves(cells), (one, other), strict=True)]
-            )
-            for method, cells in predicted.items()
-        }
-        ceiling = distance(one, other)
-        baseline = min(values[method] for method in BASELINES if method in values)
-        rows += [
-            {
-                "method": method,
-                "metric": metric,
-                "value": value,
-                "baseline": baseline,
-                "ceiling": ceiling,
-                "score": (baseline - value) / (baseline - ceiling) if baseline > ceiling else np.nan,
-            }
-            for method, value in {**values, "ceiling": ceiling}.items()
-        ]
-    return pd.DataFrame(rows)
+def _has_vector(model: TransportModel, members: Sequence[tuple[str, float | None]]) -> bool:
+    return {name for name, _ in members} <= set(model.encoding.perturbations)
 
 
-def _training_shifts(
-    conditions: Sequence[Condition], of_cell: np.ndarray, part: np.ndarray, cells: np.ndarray
-) -> dict[int, np.ndarray]:
-    """Mean effect (n_features,) of each condition that has training cells, as have the controls of its group."""
-    means = {
-        i: cells[chosen].mean(0) for i in range(len(conditions)) if (chosen := (of_cell == i) & (part == "train")).any()
-    }
-    controls = {conditions[i].group: mean for i, mean in means.items() if conditions[i].is_control}
-    return {
-        i: mean - controls[conditions[i].group]
-        for i, mean in means.items()
-        if not conditions[i].is_control and conditions[i].group in controls
-    }
-
-
-def _chosen(names: Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:
-    chosen = list(known) if names is None else [names] if isinstance(names, str) else list(names)
-    for name in chosen:
-        if name not in known:
-            raise KeyError(not_found(str(name), f"the {what}", known))
-    return chosen
+def _descriptors(model: TransportModel) -> dict[str, np.ndarray]:
+    """Vectors of perturbations, for baselines; none, where the map learned its own."""
+    if not model.encoding.features:
+        return {}
+    return dict(zip(model.encoding.perturbations, initial_vectors(model.encoding, 0), strict=True))

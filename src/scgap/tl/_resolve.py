@@ -78,7 +78,7 @@ def resolve(
         measured = measured | _control_cells(data, mod, model)
     table = pd.DataFrame(full, columns=model.design.columns)
     table.insert(0, "condition_label", [condition_label(condition) for condition in conditions])
-    support = support_tiers(list(trained_conditions(model)), model.encoding, conditions)
+    support = support_tiers(list(trained_conditions(model)), model.encoding.perturbations, conditions)
     return table.assign(
         missing=", ".join(open_columns(model.design, asked)),
         support=pd.Categorical(support, TIERS, ordered=True),

@@ -211,7 +211,7 @@ def _describe(model: TransportModel, adata: AnnData, blocks: Blocks) -> pd.DataF
     conditions, rows = list(blocks), np.concatenate([rows for _, rows in blocks.values()])
     table = pd.DataFrame([full for full, _ in blocks.values()], columns=model.design.columns)
     table.insert(0, "condition_label", [condition_label(condition) for condition in conditions])
-    support = support_tiers(list(trained_conditions(model)), model.encoding, conditions)
+    support = support_tiers(list(trained_conditions(model)), model.encoding.perturbations, conditions)
     obs = table.apply(_categories).assign(support=pd.Categorical(support, TIERS, ordered=True))
     obs = obs.loc[obs.index.repeat([len(rows) for _, rows in blocks.values()])]
     obs["source_cell"] = pd.Categorical(adata.obs_names[rows])

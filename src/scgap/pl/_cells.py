@@ -1,0 +1,110 @@
+"""Predicted cells, and the observed ones that they are compared with."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scgap._adata import Data, get_layers, get_matrix, get_modality, get_obs, to_dense
+from scgap._conditions import Condition, condition_label, parse_condition, read_conditions
+from scgap._meanings import check_unambiguous, contexts
+from scgap._messages import MAX_LISTED, listed, not_found
+from scgap._model import TransportModel
+from scgap._query import Query, read_query
+from scgap._representation import feature_order, read_matrix
+
+
+class Cells(NamedTuple):
+    """Cells (n, n_vars) of one group."""
+
+    predicted: np.ndarray
+    baseline: np.ndarray
+    """The same condition as a simple baseline predicts it."""
+    observed: np.ndarray
+
+
+class Baseline(NamedTuple):
+    """A simple prediction, which stands behind that of the map."""
+
+    name: str
+    predict: Callable[[np.ndarray, Sequence[Condition]], np.ndarray]
+    """From control cells (n, n_vars) of a group and the conditions asked for in it to predicted cells (m, n_vars)."""
+
+
+CONTROL = Baseline("control", lambda source, asked: source)
+
+
+def read_cells(
+    data: Data,
+    mod: str | None,
+    model: TransportModel,
+    key: str,
+    layer: str,
+    condition: Query | None,
+    baseline: Baseline,
+) -> tuple[list[Cells], str]:
+    """The cells of each group that has some of the condition, and a title."""
+    adata, design = get_modality(data, mod), model.design
+    query, full = _asked(data, mod, model, key, layer, condition)
+    split_col = model.params["split_col"]
+    has_split = split_col in {*adata.obs, *data.obs}  # another object need not have it
+    obs = get_obs(data, mod, [*design.columns, split_col if has_split else None])
+    tested = (obs[split_col] == "test").to_numpy() if has_split else np.ones(adata.n_obs, bool)
+    conditions, of_cell, _ = read_conditions(design, obs, need_controls=False)
+    order = feature_order(model.representation, adata, model.var_names)
+    features = to_dense(read_matrix(model.representation, adata)[:, order])
+    prediction = to_dense(get_matrix(adata, layer)[:, order])
+    transported = np.asarray(adata.obs[f"{layer}_transported"], bool)
+
+    groups, labels = [], set()
+    named = [column for column in design.group_cols if query.get(column) is not None]
+    for group in sorted({c.group for c in conditions}):
+        values = dict(zip(design.group_cols, group, strict=True))
+        if any(str(query[column]) != values[column] for column in named):
+            continue
+        asked = {parse_condition(design, {**one, **values}): None for one in full}  # a set in order
+        in_group = np.isin(of_cell, [i for i, c in enumerate(conditions) if c.group == group])
+        wanted = np.isin(of_cell, [i for i, c in enumerate(conditions) if c in asked])
+        # Test cells of a mixture alone need not be in its shares: a condition may be held out whole.
+        observed = wanted & tested if (wanted & tested).any() and len(asked) == 1 else wanted
+        moved = transported & in_group
+        moved = moved & tested if (moved & tested).any() else moved
+        if observed.sum() > 1 and moved.sum() > 1:
+            simple = baseline.predict(features[moved], list(asked))
+            groups.append(Cells(prediction[moved], simple, features[observed]))
+            labels |= {condition_label(c._replace(group=tuple(values[column] for column in named))) for c in asked}
+    if not groups:
+        raise ValueError(
+            f"No measured cells to compare with {query!r}. Predict and compare a measured condition: "
+            f"{listed(model.conditions['condition_label'])}."
+        )
+    names = sorted(labels)
+    return groups, ", ".join(names[:MAX_LISTED]) + (f", … ({len(names)} in all)" if len(names) > MAX_LISTED else "")
+
+
+def _asked(
+    data: Data, mod: str | None, model: TransportModel, key: str, layer: str, condition: Query | None
+) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    """The query to compare with, by default that of the prediction in the layer, and all that it can mean."""
+    adata = get_modality(data, mod)
+    if model.representation.kind == "obsm":
+        raise ValueError(
+            f"The map was fitted in {model.representation.use_rep!r}, which has no decoder: its predictions, in adata."
+            "obsm, have no features whose moments could be drawn. Fit X, a layer or 'X_pca'."
+        )
+    if layer not in adata.layers:
+        found = get_layers(adata)
+        raise KeyError(not_found(layer, "adata.layers", found) + " Predict first: scgap.tl.predict(adata, condition).")
+    predictions = adata.uns[key].get("predictions", {})
+    if layer not in predictions:
+        raise KeyError(
+            f"adata.layers[{layer!r}] is not a prediction of the map in adata.uns[{key!r}], fitted anew or elsewhere. "
+            "Predict again: scgap.tl.predict(adata, condition)."
+        )
+    predicted = read_query(model, json.loads(predictions[layer]))
+    query = predicted if condition is None else read_query(model, condition)
+    full = contexts(model, query)
+    if query != predicted:  # which may be a mixture
+        check_unambiguous(model, query, full)
+    return query, full

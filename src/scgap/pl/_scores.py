@@ -1,0 +1,192 @@
+"""Methods against metrics, on the scale from the best simple baseline to a replicate."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MultipleLocator
+
+from scgap._adata import Data, get_modality
+from scgap._messages import listed, not_found
+from scgap._model import get_model
+from scgap._summary import CEILING, SIMPLE, summarize
+from scgap._support import TIERS
+from scgap.pl._style import BASELINE, MARKERS, PALETTE, finish, get_axes, ink, text_colour
+
+BY = ("split", "support")  # a panel for each
+FURTHEST = (-3.0, 2.0)  # scores that the axis reaches at most; beyond, they are written
+HIDDEN = 1e6  # far outside of every axis: where the lines of infinite intervals end
+
+
+def scores(
+    data: Data | pd.DataFrame,
+    *,
+    key: str = "scgap",
+    methods: str | Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
+    mod: str | None = None,
+    ax: Axes | Sequence[Axes] | np.ndarray | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Figure | np.ndarray | Axes | None:
+    """Plot scores of methods, a row a metric and a panel a tier of support, with 95 % intervals over conditions.
+
+    At 0 is the best simple baseline of each metric, at 1 a replicate of the measurement.
+
+    Parameters
+    ----------
+    data
+        AnnData, or MuData together with ``mod``, after `scgap.tl.evaluate`; or a table that it returned, or several
+        such tables in one.
+    key
+        Where the fitted map is in ``uns``.
+    methods
+        Methods to show, in this order; default all but the ceiling, the simple baselines last.
+    metrics
+        Metrics to show, from top to bottom; default all.
+    mod
+        Modality of a MuData.
+    ax
+        As many axes as there are tiers of support and splits; default new ones.
+    show
+        Whether to show the figure; by default shown when no axes were given.
+    return_fig
+        Whether to return the figure.
+
+    Returns
+    -------
+    The figure with ``return_fig=True``, the axes with ``show=False``, else ``None``.
+
+    Raises
+    ------
+    KeyError
+        No map or no scores under ``key``, or an unknown method or metric.
+    ValueError
+        ``methods`` or ``metrics`` are empty.
+
+    Notes
+    -----
+    Scores and intervals are those of `scgap.tl.summarize_scores`, whichever methods are shown. Scores beyond the axis
+    are not clipped: an arrow and the number stand for them. "no score" is written where the best simple baseline is as
+    good as a replicate, or no condition has a value.
+
+    Examples
+    --------
+    >>> import scgap
+    >>> adata = scgap.datasets.simulate_screen(750, n_drugs=2, doses=[100.0], n_groups=1)
+    >>> scgap.pp.split(adata, dose_col="dose_value")
+    >>> scgap.tl.fit_transport(adata, dose_col="dose_value", split_col="split", n_iters=10, progress=False)
+    >>> _ = scgap.tl.evaluate(adata, metrics=["energy_distance", "std_error"])
+    >>> axes = scgap.pl.scores(adata, show=False)
+    """
+    table = data if isinstance(data, pd.DataFrame) else _stored(data, mod, key)
+    summary = summarize(table.assign(**{column: "" for column in BY if column not in table}), BY, 1_000, 0)
+    found, known = (list(summary[column].unique()) for column in ("method", "metric"))
+    without_ceiling = [name for name in found if name != CEILING]
+    methods = _chosen(methods, sorted(without_ceiling, key=SIMPLE.__contains__), found, "methods")
+    metrics = _chosen(metrics, known, known, "metrics")
+    shown = summary[summary["method"].isin(methods) & summary["metric"].isin(metrics)]
+    panels, limits = _panels(shown), _limits(shown)
+    # Names and legend take as much room beside one panel as beside many.
+    width, height = 2.3 + 2.8 / len(panels), 1.0 + len(metrics) * max(0.2, 0.09 * len(methods))
+    axes = get_axes(ax, len(panels), width=width, height=height)
+    for axis, (title, panel) in zip(axes, panels, strict=True):
+        _draw(axis, panel, methods, metrics, limits)
+        axis.set_title(title, fontsize="medium")
+        axis.set_yticks(range(len(metrics)), [])
+    axes[0].set_yticks(range(len(metrics)), [metric.replace("_", " ") for metric in metrics])
+    axes[-1].legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return finish(axes, given=ax is not None, show=show, return_fig=return_fig)
+
+
+def _stored(data: Data, mod: str | None, key: str) -> pd.DataFrame:
+    get_model(data, mod, key)  # refuses what is not a map
+    stored = get_modality(data, mod).uns[key]
+    if "scores" not in stored:
+        raise KeyError(f"adata.uns[{key!r}] holds no scores of its map. Evaluate first: scgap.tl.evaluate(adata).")
+    return stored["scores"]
+
+
+def _chosen(names: str | Sequence[str] | None, default: list[str], known: list[str], what: str) -> list[str]:
+    chosen = default if names is None else [names] if isinstance(names, str) else list(names)
+    if not chosen:
+        raise ValueError(f"There are no {what} to show. Pass some of {listed(known)}.")
+    for name in chosen:
+        if name not in known:
+            raise KeyError(not_found(str(name), f"the {what} of the scores", known))
+    return chosen
+
+
+def _panels(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Titles and rows, from the easiest tier to the hardest; splits are named where there are several."""
+    several = shown["split"].nunique() > 1
+    panels = []
+    for (split, tier), part in shown.groupby(list(BY), sort=False, observed=True):
+        n = part["n_conditions"].max()
+        title = ", ".join(name for name in (str(tier), str(split) if several else "") if name)
+        panels.append((f"{title}\n{n} condition{'s' if n != 1 else ''}".strip(), part))
+    order = {tier: i for i, tier in enumerate(TIERS)}
+    return sorted(panels, key=lambda panel: order.get(str(panel[1]["support"].iloc[0]), len(order)))
+
+
+def _limits(shown: pd.DataFrame) -> tuple[float, float]:
+    """What all panels show of the x axis: every score and interval, unless it is further off than FURTHEST."""
+    drawn = shown[["score", "score_low", "score_high"]].to_numpy()
+    ends = np.append(drawn[np.isfinite(drawn)], [0.0, 1.0])
+    low, high = max(ends.min(), FURTHEST[0]), min(ends.max(), FURTHEST[1])
+    margin = 0.06 * (high - low)
+    return low - margin, high + margin
+
+
+def _draw(axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str], limits: tuple[float, float]) -> None:
+    dark = ink(axis)
+    for row in range(1, len(metrics), 2):  # bands, which lead the eye to the names
+        axis.axhspan(row - 0.5, row + 0.5, color=dark, alpha=0.06, lw=0, zorder=0)
+    axis.axvline(0, color=dark, lw=1, zorder=1, label="best simple baseline")
+    axis.axvline(1, color=dark, lw=1, ls="--", zorder=1, label="replicate")
+    places = 0.84 * ((np.arange(len(methods)) + 0.5) / len(methods) - 0.5)
+    for i, (method, place) in enumerate(zip(methods, places, strict=True)):
+        rows = panel[panel["method"] == method].set_index("metric").reindex(metrics)
+        rows["y"] = np.arange(len(metrics)) + place
+        colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
+        lines = rows.dropna(subset=["score_low", "score_high"])
+        low, high = (lines[name].clip(-HIDDEN, HIDDEN) for name in ("score_low", "score_high"))
+        axis.hlines(lines["y"], low, high, color=colour, lw=1.2, zorder=2)
+        axis.plot(rows["score"], rows["y"], marker, color=colour, ms=4.5, mew=0, zorder=3, label=method)
+        _point_beyond(axis, rows, limits, colour)
+    beside = axis.get_yaxis_transform()
+    for row, metric in enumerate(metrics):
+        if panel.loc[panel["metric"] == metric, "score"].isna().all():
+            axis.text(
+                0.03,
+                row,
+                "no score",
+                transform=beside,
+                va="center",
+                fontsize="x-small",
+                color=text_colour(axis, BASELINE),
+            )
+    axis.set(xlim=limits, ylim=(len(metrics) - 0.5, -0.5), xlabel="score")
+    axis.xaxis.set_major_locator(MultipleLocator(1))
+
+
+def _point_beyond(axis: Axes, rows: pd.DataFrame, limits: tuple[float, float], colour: str) -> None:
+    """Write the scores that are beyond the axis at its end, with an arrow towards them."""
+    for score, y in zip(rows["score"], rows["y"], strict=True):
+        if not limits[0] <= score <= limits[1] and not np.isnan(score):
+            low = score < limits[0]
+            axis.annotate(
+                f"{score:.3g}",
+                (limits[0] if low else limits[1], y),
+                xytext=(12 if low else -12, 0),
+                textcoords="offset points",
+                ha="left" if low else "right",
+                va="center_baseline",
+                fontsize=6,
+                color=ink(axis),
+                path_effects=[withStroke(linewidth=2, foreground=axis.get_facecolor())],
+                arrowprops={"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0},
+            )

@@ -1,0 +1,223 @@
+"""Metrics on one comparison, and the counterfeits that they have to catch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ott.geometry import pointcloud
+from ott.geometry.costs import Euclidean
+from ott.problems.linear import linear_problem
+from ott.solvers.linear import sinkhorn
+
+from scgap._comparison import COUNTERFEITS, EPSILONS, GAP_EPSILON, METRICS, Comparison, Target, measure
+from scgap._conditions import Condition
+from scgap._losses import COSTS, floor_free_monge_gap
+from scgap._reference import make_references
+
+N, D = 600, 30
+CONDITION = Condition((("A", None),))
+OTHER = Condition((("B", None),))
+SEEDS = range(5)
+
+
+class World:
+    """Skewed, correlated features: controls, a perturbed population and perfect samples of it."""
+
+    def __init__(self, seed, n=N, d=D):
+        self.generator = np.random.default_rng(seed)
+        self.n, self.d = n, d
+        self.mixing = self.generator.normal(size=(d, d)) / np.sqrt(d) + np.eye(d)
+        self.shift = self.generator.normal(size=d)
+
+    def control(self):
+        return (self.generator.gamma(2.0, size=(self.n, self.d)) - 2.0) @ self.mixing
+
+    def perturbed(self):
+        return 1.2 * self.control() + self.shift
+
+    def target(self):
+        training = {Condition(()): self.control(), CONDITION: self.perturbed(), OTHER: self.control() - self.shift}
+        observed = {condition: cells.mean(0) for condition, cells in training.items()}
+        references = make_references(
+            training, observed, [training[Condition(())]], nonnegative=False, generator=self.generator
+        )
+        return Target(self.perturbed(), references.of(CONDITION))
+
+    def counterfeit(self, name):
+        cells = self.perturbed()
+        mean = cells.mean(0)
+        match name:
+            case "collapse":
+                return np.tile(mean, (self.n, 1))
+            case "shrunk":
+                return mean + 0.8 * (cells - mean)
+            case "inflated":
+                return mean + 1.25 * (cells - mean)
+            case "covariance":
+                return self.generator.permuted(cells, axis=0)
+            case "skew":
+                return self.generator.multivariate_normal(mean, np.cov(cells, rowvar=False), size=self.n)
+            case "swapped":
+                return 1.2 * self.control() - self.shift
+            case "shift":
+                return cells + 0.5 * cells.std(0) * self.generator.choice([-1, 1], self.d)
+
+
+@pytest.fixture(scope="module")
+def losses():
+    """Losses (n_metrics) of a perfect sampler and of every counterfeit, in several worlds."""
+    found = {}
+    for seed in SEEDS:
+        world = World(seed)
+        target, source = world.target(), world.control()
+        for name in ("perfect", *COUNTERFEITS):
+            cells = world.perturbed() if name == "perfect" else world.counterfeit(name)
+            comparison = Comparison(cells, target, source)
+            for metric in METRICS:
+                value, _ = measure(metric, comparison)
+                found[metric, name, seed] = METRICS[metric].loss(value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("metric", "counterfeit"),
+    [(metric, counterfeit) for metric in METRICS for counterfeit in sorted(METRICS[metric].catches)],
+)
+def test_counterfeits_are_caught(losses, metric, counterfeit):
+    assert counterfeit in COUNTERFEITS
+    for seed in SEEDS:
+        assert losses[metric, "perfect", seed] < losses[metric, counterfeit, seed], seed
+
+
+def test_every_counterfeit_is_caught_by_some_distribution_metric():
+    for counterfeit in COUNTERFEITS:
+        assert any(counterfeit in metric.catches for metric in METRICS.values())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_counterfeit_is_ahead_of_a_perfect_sampler(losses, metric):
+    # By more than what perfect samplers differ by among themselves.
+    perfect = np.array([losses[metric, "perfect", seed] for seed in SEEDS])
+    if metric in ("monge_gap", "zero_fraction_error"):  # it is of maps; the worlds have no zeros
+        return
+    for counterfeit in COUNTERFEITS:
+        ahead = perfect - [losses[metric, counterfeit, seed] for seed in SEEDS]
+        assert ahead.mean() <= 2.0 * perfect.std(ddof=1), counterfeit
+
+
+def test_a_perfect_sampler_ranks_first_over_all_metrics(losses):
+    judging = [metric for metric in METRICS if METRICS[metric].catches]
+    for seed in SEEDS:
+        # In units of the counterfeits' mean loss, so that no metric outweighs the others.
+        total = {
+            name: sum(
+                losses[metric, name, seed] / np.mean([losses[metric, other, seed] for other in COUNTERFEITS])
+                for metric in judging
+            )
+            for name in ("perfect", *COUNTERFEITS)
+        }
+        assert min(total, key=total.get) == "perfect", total
+
+
+def test_metrics_of_means_prefer_the_collapse(losses):
+    # What they cannot see, as documented: the reason why there are others.
+    blind = [metric for metric in METRICS if METRICS[metric].catches == {"shift", "swapped"}]
+    assert {"r2", "pearson_delta"} <= set(blind)
+    for metric in blind:
+        gaps = [losses[metric, "collapse", seed] - losses[metric, "perfect", seed] for seed in SEEDS]
+        caught = [losses[metric, "shift", seed] - losses[metric, "perfect", seed] for seed in SEEDS]
+        assert max(np.abs(gaps)) < np.mean(caught), metric
+
+
+def test_divergences_against_ott():
+    world = World(0, n=60, d=5)
+    target, cells = world.target(), world.perturbed()
+    comparison = Comparison(cells, target, None)
+
+    def cost(x, y, epsilon):
+        geometry = pointcloud.PointCloud(
+            x.astype(np.float32), y.astype(np.float32), cost_fn=Euclidean(), epsilon=epsilon
+        )
+        solver = sinkhorn.Sinkhorn(threshold=1e-5, max_iterations=20_000)
+        # OTT's dual value lacks the entropy of the uniform weights, epsilon log n on each side.
+        return float(solver(linear_problem.LinearProblem(geometry)).reg_ot_cost)
+
+    (m1, m2), (y1, y2) = np.split(cells, 2), np.split(target.cells, 2)
+    for i, fraction in enumerate(EPSILONS):
+        epsilon = fraction * target.reference.scale
+        expected = 0.5 * (cost(m1, y1, epsilon) + cost(m2, y2, epsilon) - cost(m1, m2, epsilon) - cost(y1, y2, epsilon))
+        assert comparison.divergences[i] == pytest.approx(expected, rel=2e-3, abs=2e-3)
+
+
+def test_divergences_are_zero_on_average_for_the_same_distribution():
+    values = []
+    for seed in range(60):
+        world = World(seed, n=40, d=4)
+        target = world.target()
+        values.append(Comparison(world.perturbed(), target, None).divergences)
+    values = np.array(values)
+    assert (np.abs(values.mean(0)) < 3 * values.std(0) / np.sqrt(60)).all()
+    assert (values.min(0) < 0).all()
+
+
+def test_the_gap_of_any_number_of_cells_is_that_of_the_losses():
+    world = World(1, n=53, d=4)
+    target, source = world.target(), world.control().astype(np.float32)
+    moved = source[::-1].copy()  # far from optimal
+    epsilon = np.float32(GAP_EPSILON * target.reference.scale)
+    expected = floor_free_monge_gap(source, moved, cost=COSTS["euclidean"], epsilon=epsilon)
+    value, reason = measure("monge_gap", Comparison(moved, target, source))
+    assert value == pytest.approx(float(expected), rel=1e-4)
+    assert not reason
+    assert measure("monge_gap", Comparison(source + 1.0, target, source))[0] == pytest.approx(0.0, abs=0.05)
+    assert value > 1.0
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 17, 64])
+def test_any_number_of_cells_is_measured_or_refused_with_its_minimum(n):
+    world = World(2, n=n, d=3)
+    target, cells, source = world.target(), world.perturbed(), world.control()
+    for name, metric in METRICS.items():
+        value, reason = measure(name, Comparison(cells, target, source))
+        assert np.isnan(value) == bool(reason)
+        if n < metric.min_cells:
+            assert reason == f"{n} cells on each side; the metric needs {metric.min_cells}"
+
+
+def test_missing_references_are_named():
+    world = World(3, n=30, d=3)
+    target = world.target()
+    bare = replace(target, reference=target.reference._replace(perturbed=None, weights=None, others=None))
+    comparison = Comparison(world.perturbed(), bare, None)
+    for name, words in {
+        "r2_delta_perturbed": "no training cells",
+        "pearson_delta_perturbed": "no training cells",
+        "weighted_mse": "no training cells",
+        "centroid_accuracy": "no other condition",
+        "monge_gap": "which control cell",
+        "zero_fraction_error": "no zeros",
+    }.items():
+        value, reason = measure(name, comparison)
+        assert np.isnan(value)
+        assert words in reason
+
+
+def test_undefined_values_have_a_reason():
+    world = World(4, n=30, d=3)
+    target = world.target()
+    still = np.tile(target.reference.control, (30, 1))
+    value, reason = measure("pearson_delta", Comparison(still, target, still))
+    assert np.isnan(value)
+    assert "undefined" in reason
+    constant = Target(np.ones((30, 3)), target.reference)
+    for name in METRICS:  # and no warning
+        value, reason = measure(name, Comparison(world.perturbed(), constant, world.control()))
+        assert np.isnan(value) == bool(reason), name
+
+
+def test_many_features_and_thousands_of_cells():
+    world = World(5, n=5_000, d=40)
+    comparison = Comparison(world.perturbed(), world.target(), world.control())
+    for name in ("energy_distance", "mmd", "wasserstein", "classifier_auc"):
+        value, reason = measure(name, comparison)
+        assert np.isfinite(value), reason
