@@ -74,7 +74,8 @@ def responders(
         normalised and logged. With thousands of genes, pass ``use_rep="X_pca"``. The first 50 principal components are
         compared by their means, the first 10 also by their spreads and correlations.
     tau
-        1 is the cross-entropy, 2 the mean absolute error. The default found most responders in simulated screens in which 30 to 85 % had escaped.
+        1 is the cross-entropy, 2 the mean absolute error. The default found most responders in simulated screens in
+        which 30 to 85 % had escaped.
     seed
         Decides the halves.
     key_added
