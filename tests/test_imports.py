@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "_classifier": set(),
     "_reference": {"_conditions", "_metrics"},
     "_comparison": {"_arrays", "_classifier", "_losses", "_metrics", "_reference"},
-    "_scoring": {"_adata", "_baselines", "_comparison", "_conditions", "_reference"},
+    "_scoring": {"_adata", "_baselines", "_comparison", "_conditions", "_encoding", "_reference"},
     "_summary": {"_baselines", "_checks", "_comparison", "_messages"},
     "_experiment": {"_arrays", "_conditions", "_encoding", "_messages", "_populations", "_splits"},
     "_model": READERS | {"_map"},
@@ -51,7 +51,8 @@ MAY_IMPORT = {
     "_moving": READERS | {"_arrays", "_map", "_model"},
     "datasets": {"datasets", "_messages"},
     "pp": READERS | {"pp", "_classifier", "_losses"},
-    "pl": READERS | {"pl", "_meanings", "_metrics", "_model", "_query", "_summary", "_support"},
+    "pl": READERS
+    | {"pl", "_baselines", "_meanings", "_metrics", "_model", "_query", "_scoring", "_summary", "_support"},
     "tl": READERS
     | {
         "tl",

@@ -14,6 +14,7 @@ from scgap._adata import Matrix, to_dense
 from scgap._baselines import BASELINES, Training, halves, learn
 from scgap._comparison import METRICS, Comparison, Target, measure
 from scgap._conditions import Condition, condition_label
+from scgap._encoding import Encoding, initial_vectors
 from scgap._reference import Reference, References, make_references
 
 MIN_CELLS = 4  # observed cells: two in each half
@@ -173,6 +174,13 @@ def read_training(observations: Observations, descriptors: Mapping[str, np.ndarr
         if len(rows):
             cells[condition] = observations.cells(rows)
     return learn(cells, descriptors, nonnegative=observations.nonnegative)
+
+
+def descriptors_of(encoding: Encoding) -> dict[str, np.ndarray]:
+    """Vectors of perturbations, for baselines; none, where the map learned its own."""
+    if not encoding.features:
+        return {}
+    return dict(zip(encoding.perturbations, initial_vectors(encoding, 0), strict=True))
 
 
 def _measure(metric: str, comparisons: list[Comparison] | str) -> tuple[float, str]:

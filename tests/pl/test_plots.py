@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex, to_rgb
 from scipy import stats
 
 import scgap
-from scgap.pl._cells import Baseline, Cells
+from scgap.pl._cells import Cells
 from scgap.pl._panel import Errors, draw_panel
 from scgap.pl._points import make_points
 from scgap.pl._style import BASELINE, MODEL
@@ -28,6 +28,12 @@ STATISTICS = {
     "kurtosis": stats.kurtosis,
     "correlation": correlation,
 }
+
+
+@pytest.fixture
+def only_control(monkeypatch):
+    """As where there is nothing to learn baselines from."""
+    monkeypatch.setattr(importlib.import_module("scgap.pl._cells"), "BASELINES", {})
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +76,7 @@ def rows(adata, line, *, observed):
     return (mask & (obs["cell_line"] == line) & (obs["split"] == "test")).to_numpy()
 
 
+@pytest.mark.usefixtures("only_control")
 def test_moments_hold_a_point_for_each_feature_and_group(adata):
     axes = scgap.pl.moments(adata, show=False)
     assert [axis.get_title() for axis in axes] == list(STATISTICS)
@@ -85,6 +92,7 @@ def test_moments_hold_a_point_for_each_feature_and_group(adata):
             np.testing.assert_allclose(points(axis, colour), np.concatenate(coordinates), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("only_control")
 def test_moments_say_what_is_drawn(adata):
     figure = scgap.pl.moments(adata, return_fig=True)
     axes = figure.axes
@@ -132,6 +140,7 @@ def test_moments_write_r2_where_fewest_points_are_hidden(adata):
         adata.layers["scgap"][source] -= shift
 
 
+@pytest.mark.usefixtures("only_control")
 def test_moments_leave_out_shapes_of_constant_and_rare_features(adata):
     for matrix in (adata.X, adata.layers["scgap"]):
         np.abs(matrix, out=matrix)
@@ -171,17 +180,22 @@ def test_correlations_are_of_the_pairs_that_vary_most(adata, monkeypatch):
         np.testing.assert_allclose(found[:, 1], correlation(predicted[:, chosen]), atol=1e-5)
 
 
+def beside(predicted, baseline, observed):
+    """Cells with a single baseline."""
+    return Cells(predicted, observed, {"control": baseline})
+
+
 def panel(moment, cells):
     """Texts of a panel of features A, B and C."""
     axis = plt.subplots()[1]
-    draw_panel(axis, moment, make_points(moment, [cells], np.array(["A", "B", "C"], object), "control"))
+    draw_panel(axis, moment, make_points(moment, [cells], np.array(["A", "B", "C"], object)))
     return [text.get_text() for text in axis.texts]
 
 
 def test_pairs_furthest_off_are_named():
     cells = np.random.default_rng(0).normal(size=(3, 400, 3))
     cells[0, :, 2] = cells[0, :, 0]  # A and C go together in the prediction alone
-    assert panel("correlation", Cells(*cells))[3] == "A,\nC"
+    assert panel("correlation", beside(*cells))[3] == "A,\nC"
 
 
 @pytest.mark.parametrize("moment", ["mean", "std", "correlation"])
@@ -189,13 +203,13 @@ def test_the_score_is_0_for_the_baseline_and_near_1_for_a_replicate(moment):
     one, other, truth = np.random.default_rng(0).normal(size=(3, 20_000, 3))
     mixing = np.array([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 0.0, 2.0]])
     replicate, observed = other @ mixing + 3.0, truth @ mixing + 3.0
-    assert abs(float(panel(moment, Cells(one, one[::-1], observed))[0].removeprefix("score "))) <= 0.05
-    assert abs(float(panel(moment, Cells(replicate, one, observed))[0].removeprefix("score ")) - 1.0) <= 0.05
+    assert abs(float(panel(moment, beside(one, one[::-1], observed))[0].removeprefix("score "))) <= 0.05
+    assert abs(float(panel(moment, beside(replicate, one, observed))[0].removeprefix("score ")) - 1.0) <= 0.05
 
 
 def test_without_anything_to_gain_there_is_no_score():
-    cells = Cells(*np.random.default_rng(0).normal(size=(3, 50, 3)))
-    points = make_points("mean", [cells], np.array(["A", "B", "C"], object), "control")
+    cells = beside(*np.random.default_rng(0).normal(size=(3, 50, 3)))
+    points = make_points("mean", [cells], np.array(["A", "B", "C"], object))
     for errors, text in ((Errors(0.5, 0.2, 0.2), "score undefined"), (Errors(0.5, 0.4, 0.2), "score -0.50")):
         axis = plt.subplots()[1]
         draw_panel(axis, "mean", points._replace(errors=errors))
@@ -204,10 +218,13 @@ def test_without_anything_to_gain_there_is_no_score():
 
 def test_errors_are_those_of_halves_of_equally_many_cells():
     generator = np.random.default_rng(0)
-    groups = [Cells(*(generator.normal(loc, 1.0, (n, 3)) for loc, n in ((0.5, 51), (1.0, 30), (0.0, 20))))]
-    found = make_points("mean", groups, np.array(["a", "b", "c"], object), "control")
+    groups = [beside(*(generator.normal(loc, 1.0, (n, 3)) for loc, n in ((0.5, 51), (1.0, 30), (0.0, 20))))]
+    found = make_points("mean", groups, np.array(["a", "b", "c"], object))
     generator = np.random.default_rng(0)
-    predicted, baseline, observed = (part[generator.permutation(len(part))[:20]] for part in groups[0])
+    predicted, baseline, observed = (
+        part[generator.permutation(len(part))[:20]]
+        for part in groups[0][:1] + tuple(groups[0].baselines.values()) + groups[0][1:2]
+    )
     halves = slice(0, 10), slice(10, 20)
 
     def error(one, other):
@@ -217,22 +234,18 @@ def test_errors_are_those_of_halves_of_equally_many_cells():
     np.testing.assert_allclose(found.errors, [error(predicted, observed), error(baseline, observed), replicate])
 
 
-def test_another_baseline_stands_behind_under_its_name(adata, monkeypatch):
-    asked = []
-
-    def predict(source, conditions):
-        asked.extend(conditions)
-        return source[:30] + 1.0
-
-    control = points(scgap.pl.moments(adata, moments="mean", show=False), BASELINE)
-    monkeypatch.setattr(importlib.import_module("scgap.pl._moments"), "CONTROL", Baseline("shifted", predict))
+def test_the_best_simple_baseline_stands_behind_under_its_name(adata):
+    group = Cells(*np.random.default_rng(0).normal(size=(2, 400, 3)), {})
+    baselines = {"far": group.observed + 1.0, "near": group.observed * 1.5, "wide": group.observed + 0.1}
+    for moment, best in (("mean", "near"), ("std", "far")):
+        found = make_points(moment, [group._replace(baselines=baselines)], np.array(["A", "B", "C"], object))
+        assert found.baseline_name in ({"near", "wide"} if moment == "mean" else {"far", "wide"}), best
     axis = scgap.pl.moments(adata, moments="mean", show=False)
-    found = points(axis, BASELINE)
-    assert [condition.members for condition in asked] == [(("drug_3", 1_000.0),)] * 2
-    assert any(text.get_text().startswith("shifted $R^2$") for text in axis.texts)
-    source = adata.X[rows(adata, "line_2", observed=False)][:30].mean(axis=0)
-    np.testing.assert_allclose(found[20:, 1], source + 1.0, rtol=1e-4)
-    np.testing.assert_array_equal(found[:, 0], control[:, 0])
+    names = {text.get_text().split(" $")[0] for text in axis.texts} - {"predicted"}
+    assert names & {"mean_shift", "gaussian", "ridge"}  # all of which have the training cells' mean, or nearly
+    adata.obs["split"] = "test"  # nothing to learn baselines from
+    axis = scgap.pl.moments(adata, moments="mean", show=False)
+    assert any(text.get_text().startswith("control $R^2$") for text in axis.texts)
 
 
 def test_dark_styles_have_light_lines_and_texts_on_dark(adata):

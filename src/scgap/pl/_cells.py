@@ -1,38 +1,31 @@
 """Predicted cells, and the observed ones that they are compared with."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scgap._adata import Data, get_layers, get_matrix, get_modality, get_obs, to_dense
+from scgap._baselines import BASELINES, Training
 from scgap._conditions import Condition, condition_label, parse_condition, read_conditions
 from scgap._meanings import check_unambiguous, contexts
 from scgap._messages import MAX_LISTED, listed, not_found
 from scgap._model import TransportModel
 from scgap._query import Query, read_query
 from scgap._representation import feature_order, read_matrix
+from scgap._scoring import Observations, descriptors_of, read_training
+
+CONTROL = "control"
 
 
 class Cells(NamedTuple):
     """Cells (n, n_vars) of one group."""
 
     predicted: np.ndarray
-    baseline: np.ndarray
-    """The same condition as a simple baseline predicts it."""
     observed: np.ndarray
-
-
-class Baseline(NamedTuple):
-    """A simple prediction, which stands behind that of the map."""
-
-    name: str
-    predict: Callable[[np.ndarray, Sequence[Condition]], np.ndarray]
-    """From control cells (n, n_vars) of a group and the conditions asked for in it to predicted cells (m, n_vars)."""
-
-
-CONTROL = Baseline("control", lambda source, asked: source)
+    baselines: Mapping[str, np.ndarray]
+    """The same condition as simple baselines predict it, by their names; control cells among them."""
 
 
 def read_cells(
@@ -42,7 +35,6 @@ def read_cells(
     key: str,
     layer: str,
     condition: Query | None,
-    baseline: Baseline,
 ) -> tuple[list[Cells], str]:
     """The cells of each group that has some of the condition, and a title."""
     adata, design = get_modality(data, mod), model.design
@@ -57,6 +49,14 @@ def read_cells(
     prediction = to_dense(get_matrix(adata, layer)[:, order])
     transported = np.asarray(adata.obs[f"{layer}_transported"], bool)
 
+    observations = Observations(
+        conditions,
+        of_cell,
+        obs[split_col].astype(str).to_numpy() if has_split else np.full(adata.n_obs, "test"),
+        features,
+        model.representation.nonnegative,
+    )
+    training = read_training(observations, descriptors_of(model.encoding), seed=0)
     groups, labels = [], set()
     named = [column for column in design.group_cols if query.get(column) is not None]
     for group in sorted({c.group for c in conditions}):
@@ -71,8 +71,8 @@ def read_cells(
         moved = transported & in_group
         moved = moved & tested if (moved & tested).any() else moved
         if observed.sum() > 1 and moved.sum() > 1:
-            simple = baseline.predict(features[moved], list(asked))
-            groups.append(Cells(prediction[moved], simple, features[observed]))
+            simple = _simple_predictions(training, list(asked), features[moved])
+            groups.append(Cells(prediction[moved], features[observed], simple))
             labels |= {condition_label(c._replace(group=tuple(values[column] for column in named))) for c in asked}
     if not groups:
         raise ValueError(
@@ -81,6 +81,17 @@ def read_cells(
         )
     names = sorted(labels)
     return groups, ", ".join(names[:MAX_LISTED]) + (f", … ({len(names)} in all)" if len(names) > MAX_LISTED else "")
+
+
+def _simple_predictions(training: Training, asked: Sequence[Condition], source: np.ndarray) -> dict[str, np.ndarray]:
+    """What simple baselines make of control cells (n, n_vars); of a mixture there are only these."""
+    found = {CONTROL: source}
+    if len(asked) == 1:
+        for name, baseline in BASELINES.items():
+            cells = baseline(training, asked[0], source, np.random.default_rng(0))
+            if name != "identity" and not isinstance(cells, str):
+                found[name] = cells
+    return found
 
 
 def _asked(

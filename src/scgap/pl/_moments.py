@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scgap._adata import Data
 from scgap._messages import not_found
 from scgap._model import get_model
-from scgap.pl._cells import CONTROL, read_cells
+from scgap.pl._cells import read_cells
 from scgap.pl._panel import draw_panel
 from scgap.pl._points import STATISTICS, make_points
 from scgap.pl._style import finish, get_axes
@@ -30,10 +30,11 @@ def moments(
 ) -> Figure | np.ndarray | Axes | None:
     """Plot predicted against observed moments, one panel a moment and one point a feature or pair.
 
-    A prediction that only shifts means looks right in the first panel and wrong in the others. Control cells, the
-    simplest prediction, stand in grey behind. The band is how far two random halves of the observed cells fall from
-    each other, the mean over points. Corners give the score, which is 0 for the grey points and 1 for such a half as
-    prediction of the other, and squared correlations.
+    A prediction that only shifts means looks right in the first panel and wrong in the others. In grey behind stands
+    the simple baseline (see `scgap.tl.evaluate`) that comes nearest in this moment; control cells where there are no
+    training cells to learn others from, and for mixtures. The band is how far two random halves of the observed cells
+    fall from each other, the mean over points. Corners give the score, which is 0 for the grey points and 1 for such a
+    half as prediction of the other, and squared correlations.
 
     Parameters
     ----------
@@ -95,10 +96,10 @@ def moments(
         if moment not in STATISTICS:
             raise KeyError(not_found(moment, "the moments", list(STATISTICS)))
     model = get_model(data, mod, key)
-    groups, title = read_cells(data, mod, model, key, layer or key, condition, CONTROL)
+    groups, title = read_cells(data, mod, model, key, layer or key, condition)
     axes = get_axes(ax, len(moments), width=2.8, height=3.3)
     for axis, moment in zip(axes, moments, strict=True):
-        draw_panel(axis, moment, make_points(moment, groups, model.var_names, CONTROL.name))
+        draw_panel(axis, moment, make_points(moment, groups, model.var_names))
     axes[0].set_ylabel("predicted")
     if ax is None:
         axes[0].figure.suptitle(title, fontsize="medium")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
 from math import comb, isqrt
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,13 +33,31 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 NEED_SPREAD = ("skewness", "kurtosis", "correlation")  # moments that a constant feature has not
 
 
-def make_points(moment: str, groups: Sequence[Cells], var_names: np.ndarray, baseline: str) -> Points:
+class Parts(NamedTuple):
+    """Cells (n, n_vars) of one group, with those of one baseline."""
+
+    predicted: np.ndarray
+    baseline: np.ndarray
+    observed: np.ndarray
+
+
+def make_points(moment: str, groups: Sequence[Cells], var_names: np.ndarray) -> Points:
+    """The points of a moment in all groups, beside those of the baseline that comes nearest."""
+    names = [name for name in groups[0].baselines if all(name in cells.baselines for cells in groups)]
+    parts = {
+        name: [Parts(cells.predicted, cells.baselines[name], cells.observed) for cells in groups] for name in names
+    }
+    points = [_points_beside(moment, parts[name], var_names, name) for name in names]
+    return min(points, key=lambda found: found.errors.baseline)
+
+
+def _points_beside(moment: str, groups: Sequence[Parts], var_names: np.ndarray, baseline: str) -> Points:
     """The points of a moment in all groups, beside those of the baseline of this name."""
     statistic, at_once = STATISTICS[moment], 2 if moment == "correlation" else 1
     kept = [_has_shape(cells) if moment in NEED_SPREAD else np.ones(len(var_names), bool) for cells in groups]
     if moment == "correlation":
         kept = [_most_variable(cells, mask, MAX_PAIRS // len(groups)) for cells, mask in zip(groups, kept, strict=True)]
-    groups = [Cells(*(part[:, mask] for part in cells)) for cells, mask in zip(groups, kept, strict=True)]
+    groups = [Parts(*(part[:, mask] for part in cells)) for cells, mask in zip(groups, kept, strict=True)]
     predicted, simple, observed = (
         np.concatenate([statistic(cells) for cells in part]) for part in zip(*groups, strict=True)
     )
@@ -55,7 +74,7 @@ def make_points(moment: str, groups: Sequence[Cells], var_names: np.ndarray, bas
     )
 
 
-def _has_shape(cells: Cells) -> np.ndarray:
+def _has_shape(cells: Parts) -> np.ndarray:
     """Features (n_vars,) whose shapes and correlations mean something in every part.
 
     Those of a constant feature are undefined, and those of a gene seen in few cells tell how many these are.
@@ -69,7 +88,7 @@ def _has_shape(cells: Cells) -> np.ndarray:
     return kept
 
 
-def _most_variable(cells: Cells, kept: np.ndarray, n_pairs: int) -> np.ndarray:
+def _most_variable(cells: Parts, kept: np.ndarray, n_pairs: int) -> np.ndarray:
     """Of the features kept (n_vars,), those that vary most in the observed cells and have so many pairs at most."""
     n_features = (1 + isqrt(1 + 8 * n_pairs)) // 2
     variance = np.where(kept, cells.observed.var(axis=0, dtype=np.float64), -1.0)
@@ -78,7 +97,7 @@ def _most_variable(cells: Cells, kept: np.ndarray, n_pairs: int) -> np.ndarray:
     return kept & first
 
 
-def _errors(statistic: Callable[[np.ndarray], np.ndarray], groups: Sequence[Cells]) -> Errors:
+def _errors(statistic: Callable[[np.ndarray], np.ndarray], groups: Sequence[Parts]) -> Errors:
     """Errors of random halves, as in `scgap.tl.evaluate`: so the noise of all three is of equally many cells."""
     generator = np.random.default_rng(0)
     errors = []
@@ -92,7 +111,7 @@ def _errors(statistic: Callable[[np.ndarray], np.ndarray], groups: Sequence[Cell
     return Errors(*of_points.mean(axis=1).tolist()) if of_points.size else Errors(0.0, 0.0, 0.0)
 
 
-def _replicate_error(statistic: Callable[[np.ndarray], np.ndarray], groups: Sequence[Cells]) -> float:
+def _replicate_error(statistic: Callable[[np.ndarray], np.ndarray], groups: Sequence[Parts]) -> float:
     """Mean absolute difference of a moment between random halves of all observed cells."""
     generator = np.random.default_rng(0)
     errors = []

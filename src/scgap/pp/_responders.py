@@ -59,9 +59,10 @@ def responders(
         \Phi_\tau(p) = \frac{1 - p^{\tau - 1}}{\tau - 1}
 
     The classifier's penalty draws probabilities towards .5: they rank cells, and are no frequencies. A perturbed cell
-    is a **responder** if its own is above .5 and above those of 95 % of the controls, otherwise an **escaper**. Where held-out cells cannot be told apart (p-value above .05), all cells are escapers. In terms of
-    Mixscape, responders are perturbed (KO), escapers are not (NP). Of weak effects, many cells that answered look like
-    controls and count as escapers.
+    is a **responder** if its own is above .5 and above those of 95 % of the controls, otherwise an **escaper**. Where
+    held-out cells cannot be told apart (p-value above .05), all cells are escapers. In terms of Mixscape, responders
+    are perturbed (KO), escapers are not (NP). Of weak effects, many cells that answered look like controls and count as
+    escapers.
 
     Parameters
     ----------

@@ -12,13 +12,12 @@ from scgap._baselines import BASELINES
 from scgap._checks import whole_number
 from scgap._comparison import METRICS
 from scgap._conditions import condition_label, read_conditions
-from scgap._encoding import initial_vectors
 from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
 from scgap._model import TransportModel, get_model, indexed
 from scgap._moving import move_cells
 from scgap._representation import decode, encode, feature_order, read_matrix
-from scgap._scoring import Observations, Prediction, score_conditions
+from scgap._scoring import Observations, Prediction, descriptors_of, score_conditions
 from scgap._splits import SPLITS
 from scgap._support import TIERS, support_tiers
 
@@ -138,7 +137,7 @@ def evaluate(
     table = score_conditions(
         observations,
         {key: mapped, PERMUTED: permuted},
-        _descriptors(model),
+        descriptors_of(model.encoding),
         split=split,
         metrics=names,
         most_cells=most_cells,
@@ -241,10 +240,3 @@ def _make_method(model: TransportModel, observations: Observations, obs: pd.Data
 
 def _has_vector(model: TransportModel, members: Sequence[tuple[str, float | None]]) -> bool:
     return {name for name, _ in members} <= set(model.encoding.perturbations)
-
-
-def _descriptors(model: TransportModel) -> dict[str, np.ndarray]:
-    """Vectors of perturbations, for baselines; none, where the map learned its own."""
-    if not model.encoding.features:
-        return {}
-    return dict(zip(model.encoding.perturbations, initial_vectors(model.encoding, 0), strict=True))
