@@ -11,7 +11,7 @@ import numpy as np
 
 from scgap._arrays import ConditionArrays, pad_rows
 
-type Pooling = Literal["mean", "attention"]
+type Pooling = Literal["sum", "mean", "attention"]
 
 ABSENT = -1e30  # logarithm of the presence of padding: finite, for the empty set holds nothing else
 
@@ -23,23 +23,26 @@ class ConditionEncoder(nn.Module):
     """A set of perturbations with doses, in a context, as one vector (n_embedding,)."""
 
     n_embedding: int = 64
-    pooling: Pooling = "mean"
+    pooling: Pooling = "sum"
 
     @nn.compact
     def __call__(self, vectors: jax.Array, condition: ConditionArrays) -> jax.Array:
         """Embed each member's vector (n_members, n_descriptors) with its dose, and pool over the set.
 
-        Members count by their presence, so that a member fades out of the set as its dose goes to zero.
+        Members count by their presence, so that a member fades out of the set as its dose goes to zero. A sum tells
+        two perturbations from one; and as the last layer is linear, what two do together starts from what each does
+        alone. In a mean each would count half.
         """
         members = nn.Dense(self.n_embedding, name="perturbation")(vectors)
         members += nn.Dense(self.n_embedding, use_bias=False, name="dose")(condition.doses[:, None])
         members = nn.gelu(members)
         members = nn.gelu(nn.Dense(self.n_embedding, name="member")(members))
-        score = nn.Dense(1, name="attention")(members)[:, 0] if self.pooling == "attention" else 0.0
-        share = nn.softmax(score + jnp.maximum(jnp.log(condition.presence), ABSENT))
-        pooled = share @ members
+        weights = condition.presence
+        if self.pooling != "sum":
+            score = nn.Dense(1, name="attention")(members)[:, 0] if self.pooling == "attention" else 0.0
+            weights = nn.softmax(score + jnp.maximum(jnp.log(weights), ABSENT))
         context = nn.Dense(self.n_embedding, use_bias=False, name="context")(condition.context)
-        return nn.gelu(nn.Dense(self.n_embedding, name="joint")(jnp.concatenate([pooled, context])))
+        return nn.Dense(self.n_embedding, name="joint")(jnp.concatenate([weights @ members, context]))
 
 
 class ConditionalMap(nn.Module):
@@ -47,7 +50,7 @@ class ConditionalMap(nn.Module):
 
     hidden: tuple[int, ...] = (128, 128, 128)
     n_embedding: int = 64
-    pooling: Pooling = "mean"
+    pooling: Pooling = "sum"
 
     @nn.compact
     def __call__(self, cells: jax.Array, vectors: jax.Array, condition: ConditionArrays) -> jax.Array:

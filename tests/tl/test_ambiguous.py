@@ -156,7 +156,7 @@ def test_expansions_write_over_nothing_else(fitted, refused):
         ({"dose_unit": "cell_line"}, ValueError, ("holds the units 'line_1', 'line_2'", "Convert")),
         ({"dose_unit": 3}, TypeError, ("dose_unit is an int",)),
         ({"time_unit": "h"}, ValueError, ("time_unit='h' is the unit of nothing", "time_col")),
-        ({"pooling": "max"}, ValueError, ("pooling='max'", '"mean" or "attention"')),
+        ({"pooling": "max"}, ValueError, ("pooling='max'", '"sum", "mean" or "attention"')),
     ],
 )
 def test_wrong_units_and_poolings_are_refused(screen, settings, refused, arguments, error, words):
@@ -167,7 +167,7 @@ def test_wrong_units_and_poolings_are_refused(screen, settings, refused, argumen
 LABELS = ["A+B", "A-B", "a_b", "x/y", "[1,2]-diol (R)", "β-estradiol µ", "5", "10 nM", "CD4+", "CD4-", "né;e"]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "attention"])
+@pytest.mark.parametrize("pooling", ["sum", "mean", "attention"])
 def test_labels_survive(screen, settings, tmp_path, pooling):
     n, control = screen.n_obs, (screen.obs["perturbation"] == "control").to_numpy()
     adata = screen.copy()

@@ -61,7 +61,7 @@ def fit_transport(
     conditions_per_step: int = 1,
     learning_rate: float = 1e-3,
     hidden: Sequence[int] = (128, 128, 128),
-    pooling: Pooling = "mean",
+    pooling: Pooling = "sum",
     checkpoint: str | PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -150,8 +150,8 @@ def fit_transport(
     hidden
         Widths of the map's hidden layers.
     pooling
-        How a combination is made of its perturbations: ``"mean"`` of their embeddings, or ``"attention"``, which learns
-        how much each counts.
+        How a combination is made of its perturbations: the ``"sum"`` of their embeddings, in which each counts in full;
+        their ``"mean"``, in which two count half each; or ``"attention"``, a mean that learns how much each counts.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
@@ -219,8 +219,8 @@ def fit_transport(
     hidden = widths(hidden)
     if debias not in ("independent", "same"):
         raise ValueError(f'debias={debias!r}. Pass "independent", or "same" for the self term of the papers.')
-    if pooling not in ("mean", "attention"):
-        raise ValueError(f'pooling={pooling!r}. Pass "mean" or "attention".')
+    if pooling not in ("sum", "mean", "attention"):
+        raise ValueError(f'pooling={pooling!r}. Pass "sum", "mean" or "attention".')
     settings = {
         "epsilon": epsilon,
         "gap_epsilon": gap_epsilon,
