@@ -34,6 +34,20 @@ def share_of_identity(adata, columns, **options):
     return energy["scgap"] / energy["identity"]
 
 
+def unseen_share_of_identity(adata, columns, holdout, *, standardise=False, **options):
+    """The same of conditions that were held out whole, with the tiers of support that these are of."""
+    split_by = {name: value for name, value in columns.items() if name != "time_col"}
+    scgap.pp.split(adata, **split_by, holdout=holdout)
+    if standardise:
+        control = adata.X[((adata.obs["perturbation"] == "control") & (adata.obs["split"] == "train")).to_numpy()]
+        adata.X = (adata.X - control.mean(0)) / control.std(0)
+    scgap.tl.fit_transport(adata, **columns, split_col="split", **QUICK, **options)
+    table = scgap.tl.evaluate(adata, metrics=["energy_distance"], baselines=["identity"])
+    unseen = table[table["support"] != "seen"]
+    energy = unseen.groupby("method")["value"].mean()
+    return energy["scgap"] / energy["identity"], set(unseen["support"]), unseen["condition"].nunique()
+
+
 def test_sachs_inhibitors_in_two_contexts(refused):
     everything = read("sachs2005.h5ad")
     columns = {"target_col": "agent", "reference_key": "none", "group_col": "stimulation"}
@@ -77,6 +91,38 @@ def test_norman_combinations():
     np.testing.assert_array_equal(moved["KLF1+MAP2K6"], moved["MAP2K6+KLF1"])
     assert np.isfinite(moved["KLF1+SLC38A2"]).all()
     assert (moved["KLF1+SLC38A2"] != moved["KLF1+MAP2K6"]).any()
+
+
+def test_norman_doubles_from_their_singles():
+    adata = read("norman_k562_subset.h5ad")
+    doubles = ["KLF1+MAP2K6", "KLF1+TGFBR2", "MAP2K3+MAP2K6", "MAP2K3+SLC38A2", "MAPK1+TGFBR2"]
+    share, tiers, n = unseen_share_of_identity(adata, {"sep": "+"}, {"perturbation": doubles}, n_iters=1_000)
+    assert (tiers, n) == ({"unseen combination"}, 5)
+    assert share < 0.4
+
+
+def test_four_i_palbociclib_between_two_doses():
+    adata = read("four_i_palbociclib.h5ad")
+    adata.obs["dose"] = adata.obs["well"].astype(str).astype(float)
+    adata.obs["perturbation"] = np.where(adata.obs["dose"] > 0, "palbociclib", "control")
+    share, tiers, n = unseen_share_of_identity(
+        adata, {"dose_col": "dose"}, {"dose": [10.0]}, standardise=True, n_iters=1_000
+    )
+    # Of perturbed cells there is one dose alone, which this one is not between.
+    assert (tiers, n) == ({"extrapolated dose"}, 1)
+    assert share < 0.7
+
+
+def test_cycif_ligands_at_a_time_left_out():
+    adata = read("cycif_mcf10a_46feat.h5ad")
+    adata.obs["perturbation"] = adata.obs["ligand"].astype(str).replace({"ctrl": "control"})
+    with pytest.warns(UserWarning, match="fewer than 4 observed, control or predicted cells"):
+        share, tiers, n = unseen_share_of_identity(
+            adata, {"time_col": "time"}, {"time": [8]}, standardise=True, n_iters=1_000
+        )
+    assert tiers == {"interpolated time"}
+    assert n >= 5
+    assert share < 0.7
 
 
 def test_sciplex_drugs_are_all_described():
