@@ -155,8 +155,8 @@ Three screens of {N_DRUGS} drugs in four doses, and of about thirty pairs of {le
 with the drugs' descriptors as encoding. Held out, in both lines: a dose between others of {N_HELD_OUT} drugs, the
 highest dose of {N_HELD_OUT}, all doses of {N_HELD_OUT}, and {N_HELD_OUT} pairs. Mean and standard deviation of three
 seeds; {N_CELLS} source cells at most. "Another condition" is the map's prediction of one drawn at random from the same
-cell line. Tiers differ in the size of their effects, so their errors are also given in units of the identity's. Half of the pairs
-do more together than the sum of what each does alone, which no other condition tells of."""
+cell line. Tiers differ in the size of their effects, so their errors are also given in units of the identity's. Half
+of the pairs do more together than the sum of what each does alone, which no other condition tells of."""
 REAL_NOTE = """\
 One fit each, default settings but for the size of the network and the number of updates. Features of imaging are in
 units of the training controls' standard deviation. Of CycIF there are six test controls: its figures are rough."""
