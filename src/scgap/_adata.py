@@ -1,6 +1,7 @@
 """The one reader of user objects: matrices, labels and rows of AnnData and MuData."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +16,46 @@ from scgap._messages import kind_of, listed, not_found
 
 # Not `type` statements, which the rendered signatures would show by name alone.
 Data: TypeAlias = AnnData | MuData  # noqa: UP040
-Matrix: TypeAlias = np.ndarray | sparse.csr_matrix | sparse.csr_array  # noqa: UP040
+Rows: TypeAlias = np.ndarray | sparse.csr_matrix | sparse.csr_array  # noqa: UP040
+
+CHUNK_BYTES = 2**26  # of rows read at once, were they dense and of double precision: large enough to be fast
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """A matrix of which only those rows are in memory that were asked for: of a file, or of a dask array."""
+
+    source: Any
+    columns: np.ndarray | slice = slice(None)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of cells and of the chosen columns."""
+        n_columns = self.source.shape[1]
+        return self.source.shape[0], n_columns if isinstance(self.columns, slice) else len(self.columns)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> Rows:
+        """Some rows in memory: a slice, a mask, or positions in any order."""
+        if isinstance(rows, slice):
+            return self._read(rows)
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            return self._read(np.flatnonzero(rows))
+        found, back = np.unique(rows, return_inverse=True)  # h5py takes positions in order, and each but once
+        return self._read(found)[back]
+
+    def _read(self, rows: slice | np.ndarray) -> Rows:
+        if isinstance(rows, np.ndarray) and not len(rows):
+            rows = slice(0, 0)
+        found = self.source[rows, :]
+        found = found.compute() if hasattr(found, "compute") else found  # dask
+        return (found.tocsr() if sparse.issparse(found) else np.asarray(found))[:, self.columns]
+
+
+Matrix: TypeAlias = Rows | OnDisk  # noqa: UP040
 
 
 def get_modality(data: Data, mod: str | None) -> AnnData:
@@ -32,16 +72,33 @@ def get_modality(data: Data, mod: str | None) -> AnnData:
         raise TypeError(f"data is {kind_of(data)}. Pass an AnnData, or a MuData together with mod=.")
     if mod is not None:
         raise ValueError(f"mod={mod!r} was given with an AnnData. Leave mod out, or pass the MuData that holds it.")
+    if not isinstance(data.obs, pd.DataFrame):
+        raise TypeError(
+            "adata.obs was read lazily. Load the tables, which are small, first: adata.obs = adata.obs.to_memory() and "
+            "adata.var = adata.var.to_memory(); adata.X can stay where it is."
+        )
     return data
 
 
 def check_writable(adata: AnnData, *, copy: bool) -> None:
-    """Refuse objects that results cannot be written to."""
+    """Refuse objects that results cannot be written to, or that cannot be copied."""
     if adata.is_view and not copy:
         raise ValueError(
             "adata is a view of another object, and writing to it would silently make it a copy. "
             "Pass adata.copy(), or copy=True, where there is one, to get the result back."
+            if not adata.isbacked
+            else "adata is a view of an object in a file, to which nothing can be written. Pass adata.to_memory()."
         )
+    if adata.isbacked and copy:
+        raise ValueError(
+            "adata.X is in a file, and a copy would share it. Leave copy out: results are written to adata in memory, "
+            "and the file stays as it is; or pass adata.to_memory()."
+        )
+    check_features(adata)
+
+
+def check_features(adata: AnnData) -> None:
+    """Refuse objects whose features cannot be matched by name."""
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()].unique()
         raise ValueError(
@@ -92,44 +149,79 @@ def get_layers(adata: AnnData) -> list[str]:
 
 
 def get_matrix(adata: AnnData, layer: str | None) -> Matrix:
-    """``X`` or a layer, in memory: a NumPy array or a CSR matrix."""
+    """``X`` or a layer: a NumPy array or a CSR matrix in memory, or rows on disk."""
     if layer is not None and layer not in adata.layers:
         raise KeyError(not_found(layer, "adata.layers", get_layers(adata)))
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError("adata.X is None. Pass the layer that holds the data as layer=.")
-    if hasattr(matrix, "compute"):  # dask
-        matrix = matrix.compute()
-    elif hasattr(matrix, "to_memory"):  # sparse data sets of backed objects
-        matrix = matrix.to_memory()
+    if is_csc_file(matrix):
+        matrix = matrix.to_memory()  # for each of its rows lies scattered over the whole file
     if sparse.issparse(matrix):
         return matrix.tocsr()
-    return np.asarray(matrix[:] if hasattr(matrix, "file") else matrix)
+    # The marks of dask, of sparse data sets of backed objects, of h5py and of zarr.
+    if any(hasattr(matrix, mark) for mark in ("compute", "to_memory", "file", "oindex")):
+        return OnDisk(matrix)
+    return np.asarray(matrix)
+
+
+def is_csc_file(matrix: Any) -> bool:
+    """Whether a matrix is on disk, stored by columns."""
+    return hasattr(matrix, "to_memory") and getattr(matrix, "format", "") == "csc"
+
+
+def take_features(matrix: Matrix, columns: np.ndarray | slice) -> Matrix:
+    """The matrix with these columns, in their order; on disk nothing is read."""
+    return replace(matrix, columns=columns) if isinstance(matrix, OnDisk) else matrix[:, columns]
+
+
+def iter_chunks(matrix: Matrix, n_rows: int | None = None) -> Iterator[tuple[slice, Rows]]:
+    """A matrix in chunks of at most ``n_rows`` rows, by default of CHUNK_BYTES: where they stand, and what they hold.
+
+    The way to go through a matrix that may be on disk: no more than one chunk of it is in memory.
+    """
+    n_cells, n_features = matrix.shape
+    n_rows = n_rows or max(1, CHUNK_BYTES // (8 * max(n_features, 1)))
+    for start in range(0, n_cells, n_rows):
+        rows = slice(start, min(start + n_rows, n_cells))
+        yield rows, matrix[rows]
 
 
 def to_dense(matrix: Matrix, out: np.ndarray | None = None) -> np.ndarray:
     """A dense float32 array of a matrix, written to ``out`` where it is given."""
     if out is None:
-        return np.asarray(matrix if isinstance(matrix, np.ndarray) else matrix.toarray(), dtype=np.float32)
-    if isinstance(matrix, np.ndarray):
+        if isinstance(matrix, np.ndarray):
+            return np.asarray(matrix, dtype=np.float32)
+        out = np.empty(matrix.shape, np.float32)
+    if isinstance(matrix, OnDisk):
+        for rows, chunk in iter_chunks(matrix):
+            to_dense(chunk, out=out[rows])
+    elif isinstance(matrix, np.ndarray):
         out[:] = matrix
     else:
         matrix.astype(np.float32, copy=False).toarray(out=out)
     return out
 
 
-def check_finite(matrix: Matrix, where: str) -> None:
-    """Refuse NaN and infinite values, with the number of cells that hold them."""
-    values: Any = matrix.data if sparse.issparse(matrix) else matrix
-    # A NaN is both least and greatest; np.isfinite would take a fourth of the matrix again.
-    if np.isfinite([values.min(initial=0), values.max(initial=0)]).all():
-        return
-    dense = to_dense(matrix)
-    bad = ~np.isfinite(dense).all(axis=1)
-    raise ValueError(
-        f"{where} holds NaN or infinite values in {bad.sum()} of {len(bad)} cells. Transport needs finite numbers: "
-        "drop these cells or features, or fill them in."
-    )
+def check_finite(matrix: Matrix, where: str) -> np.ndarray:
+    """Refuse NaN and infinite values, with the number of cells that hold them.
+
+    Return the least value (n_obs,) of each cell, which comes with it: a matrix on disk is read once.
+    """
+    least = np.empty(matrix.shape[0])
+    n_bad = 0
+    for rows, chunk in iter_chunks(matrix):
+        # A NaN is both least and greatest; np.isfinite would take a fourth of the matrix again.
+        ends: list[Any] = [chunk.min(axis=1), chunk.max(axis=1)]
+        low, high = (end.toarray().ravel() if sparse.issparse(end) else end for end in ends)
+        n_bad += int((~np.isfinite(low) | ~np.isfinite(high)).sum())
+        least[rows] = low
+    if n_bad:
+        raise ValueError(
+            f"{where} holds NaN or infinite values in {n_bad} of {len(least)} cells. Transport needs finite numbers: "
+            "drop these cells or features, or fill them in."
+        )
+    return least
 
 
 def match_features(adata: AnnData, var_names: np.ndarray) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from anndata import AnnData
 from scipy import sparse
 from scipy.linalg.blas import sgemm
 
-from scgap._adata import Matrix, check_finite, get_matrix, match_features, to_dense
+from scgap._adata import Matrix, check_finite, get_matrix, iter_chunks, match_features, to_dense
 from scgap._messages import not_found
 
 LARGEST_LOG = 50  # above any logarithm or arcsinh of a measurement
@@ -48,10 +48,11 @@ def make_representation(
     """
     empty = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
     if use_rep is None or use_rep == "X":
-        matrix = _finite_matrix(adata, layer)
+        matrix = get_matrix(adata, layer)
+        nonnegative = bool(check_finite(matrix, _place(layer))[seen].min() >= 0)
         warn_of_counts(matrix, layer)
         _warn_of_many_features(adata.n_vars)
-        return Representation("features", layer, None, *empty, _nonnegative(matrix, seen)), to_dense(matrix)
+        return Representation("features", layer, None, *empty, nonnegative), to_dense(matrix)
     points = _finite_points(adata, use_rep)
     components_key, uns_key = ("PCs", "pca") if use_rep == "X_pca" else (use_rep, use_rep)
     if components_key not in adata.varm:
@@ -64,11 +65,21 @@ def make_representation(
         return Representation("obsm", layer, use_rep, *empty, nonnegative=False), points
     layer = layer if layer is not None else adata.uns.get(uns_key, {}).get("params", {}).get("layer")
     components = np.asarray(adata.varm[components_key], np.float32)
-    matrix = _finite_matrix(adata, layer)
+    if components.shape[1] != points.shape[1]:
+        raise ValueError(
+            f"adata.obsm[{use_rep!r}] has {points.shape[1]} columns and its components {components.shape[1]}. "
+            "They belong to different runs: call sc.pp.pca again."
+        )
+    matrix = get_matrix(adata, layer)
+    nonnegative = bool(check_finite(matrix, _place(layer))[seen].min() >= 0)
     warn_of_counts(matrix, layer)
-    offset = _pca_offset(matrix, components, points, use_rep, seen)
-    representation = Representation("pca", layer, use_rep, components, offset, _nonnegative(matrix, seen))
-    return representation, encode(representation, matrix)
+    without_offset = Representation(
+        "pca", layer, use_rep, components, np.zeros(components.shape[1], np.float32), nonnegative
+    )
+    projections = encode(without_offset, matrix)
+    offset = _pca_offset(projections, points, use_rep, seen)
+    projections -= offset
+    return without_offset._replace(offset=offset), projections
 
 
 def read_matrix(representation: Representation, adata: AnnData) -> Matrix:
@@ -93,7 +104,11 @@ def encode(representation: Representation, cells: Matrix) -> np.ndarray:
     """Cells (n_cells, n_vars), features in the order of the fit, as points (n_cells, n) float32."""
     if representation.kind != "pca":
         return to_dense(cells)
-    return np.asarray(cells @ representation.components, np.float32) - representation.offset
+    points = np.empty((cells.shape[0], representation.components.shape[1]), np.float32)
+    for rows, chunk in iter_chunks(cells):
+        points[rows] = chunk @ representation.components
+        points[rows] -= representation.offset
+    return points
 
 
 def decode(representation: Representation, cells: np.ndarray, points: np.ndarray, moved: np.ndarray) -> np.ndarray:
@@ -128,22 +143,16 @@ def representation_from_dict(stored: Mapping[str, Any]) -> Representation:
     )
 
 
-def _pca_offset(
-    matrix: Matrix, components: np.ndarray, points: np.ndarray, use_rep: str, seen: np.ndarray
-) -> np.ndarray:
+def _pca_offset(projections: np.ndarray, points: np.ndarray, use_rep: str, seen: np.ndarray) -> np.ndarray:
     """The projected mean of the PCA, which scanpy does not keep: what separates coordinates from projections.
 
     It is the same for every cell, also in a subset of those the PCA was made of; if it is not, the coordinates belong
     to other features.
     """
-    if components.shape[1] != points.shape[1]:
-        raise ValueError(
-            f"adata.obsm[{use_rep!r}] has {points.shape[1]} columns and its components {components.shape[1]}. "
-            "They belong to different runs: call sc.pp.pca again."
-        )
-    gaps = np.asarray(matrix @ components, np.float32) - points
+    gaps = projections - points
     offset = gaps.mean(0, where=seen[:, None])  # rounding, too, must not depend on test cells
-    if np.abs(gaps - offset).max() > CONSISTENT * points.std():
+    gaps -= offset
+    if np.abs(gaps, out=gaps).max() > CONSISTENT * points.std():
         raise ValueError(
             f"adata.obsm[{use_rep!r}] is not the projection of the features on its components, so predictions could "
             "not be decoded: the features changed after the PCA. Call sc.pp.pca again, or pass its layer as layer=."
@@ -191,8 +200,3 @@ def _finite_points(adata: AnnData, use_rep: str) -> np.ndarray:
     points = np.asarray(adata.obsm[use_rep], np.float32)
     check_finite(points, f"adata.obsm[{use_rep!r}]")
     return points
-
-
-def _nonnegative(matrix: Matrix, seen: np.ndarray) -> bool:
-    least: Any = matrix.min(axis=1)  # and not matrix[seen], which would be a copy
-    return bool((least.toarray() if sparse.issparse(least) else least).ravel()[seen].min() >= 0)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scgap._adata import Data, get_layers, get_matrix, get_modality, get_obs, to_dense
+from scgap._adata import Data, get_layers, get_matrix, get_modality, get_obs, take_features, to_dense
 from scgap._baselines import BASELINES, Training
 from scgap._conditions import Condition, condition_label, parse_condition, read_conditions
 from scgap._meanings import check_unambiguous, contexts
@@ -45,8 +45,8 @@ def read_cells(
     tested = (obs[split_col] == "test").to_numpy() if has_split else np.ones(adata.n_obs, bool)
     conditions, of_cell, _ = read_conditions(design, obs, need_controls=False)
     order = feature_order(model.representation, adata, model.var_names)
-    features = to_dense(read_matrix(model.representation, adata)[:, order])
-    prediction = to_dense(get_matrix(adata, layer)[:, order])
+    features = take_features(read_matrix(model.representation, adata), order)
+    prediction = take_features(get_matrix(adata, layer), order)
     transported = np.asarray(adata.obs[f"{layer}_transported"], bool)
 
     observations = Observations(
@@ -71,8 +71,8 @@ def read_cells(
         moved = transported & in_group
         moved = moved & tested if (moved & tested).any() else moved
         if observed.sum() > 1 and moved.sum() > 1:
-            simple = _simple_predictions(training, list(asked), features[moved])
-            groups.append(Cells(prediction[moved], features[observed], simple))
+            simple = _simple_predictions(training, list(asked), to_dense(features[moved]))
+            groups.append(Cells(to_dense(prediction[moved]), to_dense(features[observed]), simple))
             labels |= {condition_label(c._replace(group=tuple(values[column] for column in named))) for c in asked}
     if not groups:
         raise ValueError(

@@ -8,7 +8,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scgap._adata import Data, get_matrix, get_modality, get_obs, to_dense
+from scgap._adata import Data, get_matrix, get_modality, get_obs, take_features, to_dense
 from scgap._conditions import read_conditions
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
@@ -121,7 +121,7 @@ def _draw_line(
 def _values(model: TransportModel, adata: AnnData, features: Sequence[str]) -> np.ndarray:
     """Measured features (n_obs, n_features), of the layer that was fitted."""
     matrix = get_matrix(adata, model.representation.layer)
-    return to_dense(matrix[:, adata.var_names.get_indexer(pd.Index(features))])
+    return to_dense(take_features(matrix, adata.var_names.get_indexer(pd.Index(features))))
 
 
 def _summary(model: TransportModel, obs: pd.DataFrame, values: np.ndarray, above: float | None) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, check_writable, get_modality, get_obs
+from scgap._adata import Data, check_writable, get_modality, get_obs, take_features
 from scgap._baselines import BASELINES
 from scgap._checks import whole_number
 from scgap._comparison import METRICS
@@ -218,7 +218,8 @@ def _read(
     adata = get_modality(data, mod)
     obs = get_obs(data, mod, [*model.design.columns, split_col])
     conditions, of_cell, written = read_conditions(model.design, obs)
-    features = read_matrix(model.representation, adata)[:, feature_order(model.representation, adata, model.var_names)]
+    order = feature_order(model.representation, adata, model.var_names)
+    features = take_features(read_matrix(model.representation, adata), order)
     labels = obs[split_col].astype(str).to_numpy()
     return Observations(conditions, of_cell, labels, features, model.representation.nonnegative), obs, written
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scgap._adata import Data, check_finite, get_matrix, get_modality, get_obs, to_dense
+from scgap._adata import Data, check_finite, get_matrix, get_modality, get_obs, take_features, to_dense
 from scgap._baselines import BASELINES
 from scgap._checks import whole_number
 from scgap._comparison import METRICS
@@ -101,12 +101,12 @@ def evaluate_predictions(
     conditions, of_cell, _ = read_conditions(design, obs)
     split = read_split(obs[split_col], of_cell) if split_col else np.full(adata.n_obs, "test")
     features = get_matrix(adata, layer)
-    check_finite(features, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
+    least = check_finite(features, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
 
     rows_of = {method: _read_predictions(design, part, method) for method, part in parts.items()}
     asked = {condition for rows in rows_of.values() for condition in rows}
     observations = Observations(
-        [*conditions, *sorted(asked - set(conditions))], of_cell, split, features, bool(features.min() >= 0)
+        [*conditions, *sorted(asked - set(conditions))], of_cell, split, features, bool(least.min() >= 0)
     )
     n_predicted = {
         i: min(len(rows[condition]) for rows in rows_of.values() if condition in rows)
@@ -171,7 +171,7 @@ def _read_features(part: AnnData, var_names: pd.Index, method: str) -> np.ndarra
         )
     matrix = get_matrix(part, None)
     check_finite(matrix, f"X of the prediction {method!r}")
-    return to_dense(matrix)[:, part.var_names.get_indexer(var_names)]
+    return to_dense(take_features(matrix, part.var_names.get_indexer(var_names)))
 
 
 def _make_method(observations: Observations, features: np.ndarray, rows: Mapping[Condition, np.ndarray]) -> Method:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scgap._adata import Data, check_finite, check_writable, get_matrix, get_modality, get_obs, to_dense
+from scgap._adata import Data, check_features, check_finite, get_matrix, get_modality, get_obs, to_dense
 from scgap._conditions import Condition, condition_label, make_design, read_conditions
 from scgap._messages import kind_of, listed
 from scgap._splits import read_split
@@ -144,8 +144,8 @@ def join_predictions(
 
 def _same_features(adata: AnnData, predicted: AnnData) -> np.ndarray:
     """Positions (n_features,) among the predicted features of the observed ones."""
-    check_writable(adata, copy=True)
-    check_writable(predicted, copy=True)
+    check_features(adata)
+    check_features(predicted)
     missing, unknown = adata.var_names.difference(predicted.var_names), predicted.var_names.difference(adata.var_names)
     if len(missing) or len(unknown):
         raise ValueError(

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, check_writable, get_modality, get_obs, to_dense
+from scgap._adata import Data, check_features, get_modality, get_obs, to_dense
 from scgap._checks import whole_number
 from scgap._conditions import Condition, Design, condition_label, parse_condition, plain, records
 from scgap._encoding import encode_conditions
@@ -92,7 +92,7 @@ def screen(
     {'drug_1 10': 20, 'drug_1 100': 20}
     """
     adata = get_modality(data, mod)
-    check_writable(adata, copy=True)
+    check_features(adata)
     model = get_model(data, mod, key)
     design, representation = model.design, model.representation
     n_cells = None if n_cells is None else whole_number("n_cells", n_cells, 1)
