@@ -1,4 +1,4 @@
-"""The space the map lives in: features as they are, PCA, or an embedding without a decoder.
+"""The space the map lives in: features, PCA, an autoencoder's latent space, or an embedding without a decoder.
 
 Decoding moves a cell by what the map changed and keeps what the representation does not see: under the identity every
 cell comes back as it was, and a PCA prediction keeps each cell's own variation outside of the components.
@@ -21,12 +21,14 @@ N_LOOKED_AT = 256  # cells, in which counts would show
 MANY_FEATURES = 2_000  # a usual number of highly variable genes
 CONSISTENT = 1e-3  # largest deviation of stored from recomputed PCA coordinates, relative to their spread
 
+NOTHING = np.zeros(0, np.float32)
+
 
 class Representation(NamedTuple):
     """How cells become points, and points cells."""
 
     kind: str
-    """``features``, ``pca``, or ``obsm`` (no decoder)."""
+    """``features``, ``pca``, ``autoencoder``, or ``obsm`` (no decoder)."""
     layer: str | None
     """Layer that holds the features; None for X."""
     use_rep: str | None
@@ -34,26 +36,38 @@ class Representation(NamedTuple):
     components: np.ndarray
     """(n_vars, n_components) of a PCA, else (0, 0)."""
     offset: np.ndarray
-    """(n_components,) projection of the PCA's mean: ``z = x @ components - offset``."""
+    """(n,) origin of the points, (0,) for none: of a PCA the projection of its mean, ``z = x @ components - offset``."""
     nonnegative: bool
     """Whether no feature was negative, as in expression: predictions are then clipped at 0."""
+    scale: np.ndarray = NOTHING
+    """(n,) unit of the points after the offset is taken away, (0,) for none."""
+    network: Mapping[str, Any] = {}
+    """``encoder`` and ``decoder`` of an autoencoder."""
 
 
 def make_representation(
-    adata: AnnData, layer: str | None, use_rep: str | None, seen: np.ndarray
+    adata: AnnData, layer: str | None, use_rep: str | None, seen: np.ndarray, unit_cells: np.ndarray | None = None
 ) -> tuple[Representation, np.ndarray]:
     """Choose and check the representation that ``layer`` and ``use_rep`` name; return it and the cells as points.
 
-    ``seen`` (n_obs,) are the cells that may decide what is possible: all but test cells.
+    ``seen`` (n_obs,) are the cells that may decide what is possible: all but test cells. Features are standardised by
+    ``unit_cells`` (n_obs,), where these are given.
     """
-    empty = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
     if use_rep is None or use_rep == "X":
-        matrix = get_matrix(adata, layer)
-        nonnegative = bool(check_finite(matrix, _place(layer))[seen].min() >= 0)
-        warn_of_counts(matrix, layer)
+        matrix, nonnegative = _checked(adata, layer, seen)
         _warn_of_many_features(adata.n_vars)
-        return Representation("features", layer, None, *empty, nonnegative), to_dense(matrix)
+        points = to_dense(matrix)
+        offset, scale = (NOTHING, NOTHING) if unit_cells is None else _units(points[unit_cells])
+        representation = Representation("features", layer, None, np.zeros((0, 0), np.float32), offset, nonnegative, scale)
+        return representation, _standardised(representation, points)
+    if unit_cells is not None:
+        raise ValueError(
+            f"standardise=True is for features, and use_rep={use_rep!r} is an embedding. Scale the features before it is "
+            "made, e.g. with sc.pp.scale, or leave standardise out."
+        )
     points = _finite_points(adata, use_rep)
+    if is_autoencoder(adata.uns.get(use_rep.removeprefix("X_"))):
+        return _make_autoencoder(adata, use_rep, points, seen)
     components_key, uns_key = ("PCs", "pca") if use_rep == "X_pca" else (use_rep, use_rep)
     if components_key not in adata.varm:
         if use_rep == "X_pca":
@@ -62,7 +76,7 @@ def make_representation(
                 "embedding. To have them in features, call sc.pp.pca(adata) and fit again.",
                 stacklevel=3,
             )
-        return Representation("obsm", layer, use_rep, *empty, nonnegative=False), points
+        return Representation("obsm", layer, use_rep, np.zeros((0, 0), np.float32), NOTHING, nonnegative=False), points
     layer = layer if layer is not None else adata.uns.get(uns_key, {}).get("params", {}).get("layer")
     components = np.asarray(adata.varm[components_key], np.float32)
     if components.shape[1] != points.shape[1]:
@@ -70,16 +84,17 @@ def make_representation(
             f"adata.obsm[{use_rep!r}] has {points.shape[1]} columns and its components {components.shape[1]}. "
             "They belong to different runs: call sc.pp.pca again."
         )
-    matrix = get_matrix(adata, layer)
-    nonnegative = bool(check_finite(matrix, _place(layer))[seen].min() >= 0)
-    warn_of_counts(matrix, layer)
-    without_offset = Representation(
-        "pca", layer, use_rep, components, np.zeros(components.shape[1], np.float32), nonnegative
-    )
+    matrix, nonnegative = _checked(adata, layer, seen)
+    without_offset = Representation("pca", layer, use_rep, components, NOTHING, nonnegative)
     projections = encode(without_offset, matrix)
     offset = _pca_offset(projections, points, use_rep, seen)
     projections -= offset
     return without_offset._replace(offset=offset), projections
+
+
+def is_autoencoder(stored: Any) -> bool:
+    """Whether something in ``uns`` is what `scgap.pp.autoencoder` writes."""
+    return isinstance(stored, Mapping) and {"encoder", "decoder"} <= set(stored)
 
 
 def read_matrix(representation: Representation, adata: AnnData) -> Matrix:
@@ -102,22 +117,46 @@ def feature_order(representation: Representation, adata: AnnData, var_names: np.
 
 def encode(representation: Representation, cells: Matrix) -> np.ndarray:
     """Cells (n_cells, n_vars), features in the order of the fit, as points (n_cells, n) float32."""
-    if representation.kind != "pca":
-        return to_dense(cells)
-    points = np.empty((cells.shape[0], representation.components.shape[1]), np.float32)
-    for rows, chunk in iter_chunks(cells):
-        points[rows] = chunk @ representation.components
-        points[rows] -= representation.offset
-    return points
+    if representation.kind == "pca":
+        points = np.empty((cells.shape[0], representation.components.shape[1]), np.float32)
+        for rows, chunk in iter_chunks(cells):
+            points[rows] = chunk @ representation.components
+        return _standardised(representation, points, overwrite=True)
+    if representation.kind == "autoencoder":
+        from scgap._autoencoder import encode as encode_by_network  # here, so that plots do not load JAX
+
+        points = np.empty((cells.shape[0], len(representation.network["encoder"]["bias"])), np.float32)
+        for rows, chunk in iter_chunks(cells):
+            points[rows] = encode_by_network(representation.network, chunk)
+        return points
+    return _standardised(representation, to_dense(cells))
 
 
 def decode(representation: Representation, cells: np.ndarray, points: np.ndarray, moved: np.ndarray) -> np.ndarray:
     """Features (n_cells, n_vars) of cells whose points were moved by the map; ``cells`` may be overwritten."""
-    if representation.kind == "pca":
-        # cells + (moved - points) @ components.T, by BLAS in place: an atlas of genes is written once.
-        components, delta = representation.components, moved - points
-        moved = sgemm(1.0, components.T, delta.T, beta=1.0, c=cells.T, trans_a=True, overwrite_c=True).T
+    if representation.kind == "autoencoder":
+        from scgap._autoencoder import decode as decode_by_network
+
+        network = representation.network
+        moved = cells + (decode_by_network(network, moved) - decode_by_network(network, points))
+    elif representation.kind == "pca" or len(representation.scale):
+        delta = moved - points
+        if len(representation.scale):
+            delta *= representation.scale
+        moved = _added(cells, delta, representation.components) if representation.kind == "pca" else cells + delta
     return clip(representation, moved)
+
+
+def reconstruct(representation: Representation, cells: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """What the representation keeps of cells (n_cells, n_vars), all else at the mean (n_vars,): features again."""
+    if representation.kind == "autoencoder":
+        from scgap._autoencoder import decode as decode_by_network
+
+        return clip(representation, decode_by_network(representation.network, encode(representation, cells)))
+    if representation.kind == "pca":
+        kept = (cells - mean) @ representation.components
+        return clip(representation, mean + kept @ representation.components.T)
+    return cells
 
 
 def clip(representation: Representation, features: np.ndarray) -> np.ndarray:
@@ -140,6 +179,8 @@ def representation_from_dict(stored: Mapping[str, Any]) -> Representation:
         np.asarray(stored["components"], np.float32),
         np.asarray(stored["offset"], np.float32),
         bool(stored["nonnegative"]),
+        np.asarray(stored["scale"], np.float32),
+        stored["network"],
     )
 
 
@@ -158,6 +199,56 @@ def _pca_offset(projections: np.ndarray, points: np.ndarray, use_rep: str, seen:
             "not be decoded: the features changed after the PCA. Call sc.pp.pca again, or pass its layer as layer=."
         )
     return offset
+
+
+def _make_autoencoder(
+    adata: AnnData, use_rep: str, points: np.ndarray, seen: np.ndarray
+) -> tuple[Representation, np.ndarray]:
+    """That of `scgap.pp.autoencoder`, whose layer it is decoded to."""
+    stored = adata.uns[use_rep.removeprefix("X_")]
+    layer = str(stored["layer"]) or None
+    matrix, nonnegative = _checked(adata, layer, seen)
+    network = {part: stored[part] for part in ("encoder", "decoder")}
+    representation = Representation(
+        "autoencoder", layer, use_rep, np.zeros((0, 0), np.float32), NOTHING, nonnegative, network=network
+    )
+    encoded = encode(representation, take_features(matrix, match_or_all(adata, stored["var_names"])))
+    if encoded.shape != points.shape or np.abs(encoded - points).max() > CONSISTENT * points.std():
+        raise ValueError(
+            f"adata.obsm[{use_rep!r}] is not what the autoencoder in adata.uns makes of the features, so predictions "
+            "could not be decoded: the features changed after it was trained. Call scgap.pp.autoencoder again."
+        )
+    return representation, encoded
+
+
+def _units(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (n_vars,) of cells (n_cells, n_vars); 1 where they are constant."""
+    mean, spread = cells.mean(0, dtype=np.float64), cells.std(0, dtype=np.float64)
+    varies = spread > CONSTANT * np.abs(cells).max(0)
+    return mean.astype(np.float32), np.where(varies, spread, 1.0).astype(np.float32)
+
+
+def _standardised(representation: Representation, points: np.ndarray, *, overwrite: bool = False) -> np.ndarray:
+    """Points (n_cells, n) from the representation's origin, in its units."""
+    offset, scale = representation.offset, representation.scale
+    if len(offset):
+        points = np.subtract(points, offset, out=points if overwrite else None)
+    if len(scale):
+        points = np.divide(points, scale, out=points if overwrite else None)
+    return points
+
+
+def _added(cells: np.ndarray, delta: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """``cells + delta @ components.T``, by BLAS in place: an atlas of genes is written once."""
+    return sgemm(1.0, components.T, delta.T, beta=1.0, c=cells.T, trans_a=True, overwrite_c=True).T
+
+
+def _checked(adata: AnnData, layer: str | None, seen: np.ndarray) -> tuple[Matrix, bool]:
+    """A matrix of finite numbers, and whether none of the seen cells (n_obs,) has one below 0; warns of counts."""
+    matrix = get_matrix(adata, layer)
+    nonnegative = bool(check_finite(matrix, _place(layer))[seen].min() >= 0)
+    warn_of_counts(matrix, layer, stacklevel=5)
+    return matrix, nonnegative
 
 
 def _finite_matrix(adata: AnnData, layer: str | None) -> Matrix:
