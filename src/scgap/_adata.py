@@ -175,13 +175,18 @@ def take_features(matrix: Matrix, columns: np.ndarray | slice) -> Matrix:
     return replace(matrix, columns=columns) if isinstance(matrix, OnDisk) else matrix[:, columns]
 
 
+def chunk_rows(n_features: int) -> int:
+    """Rows of a chunk."""
+    return max(1, CHUNK_BYTES // (8 * max(n_features, 1)))
+
+
 def iter_chunks(matrix: Matrix, n_rows: int | None = None) -> Iterator[tuple[slice, Rows]]:
     """A matrix in chunks of at most ``n_rows`` rows, by default of CHUNK_BYTES: where they stand, and what they hold.
 
     The way to go through a matrix that may be on disk: no more than one chunk of it is in memory.
     """
-    n_cells, n_features = matrix.shape
-    n_rows = n_rows or max(1, CHUNK_BYTES // (8 * max(n_features, 1)))
+    n_cells = matrix.shape[0]
+    n_rows = n_rows or chunk_rows(matrix.shape[1])
     for start in range(0, n_cells, n_rows):
         rows = slice(start, min(start + n_rows, n_cells))
         yield rows, matrix[rows]

@@ -4,5 +4,6 @@ from ._encode_table import encode_table
 from ._place_effect import place_effect
 from ._responders import responders
 from ._split import split
+from ._streaming_pca import streaming_pca
 
-__all__ = ["encode_drugs", "encode_effects", "encode_table", "place_effect", "responders", "split"]
+__all__ = ["encode_drugs", "encode_effects", "encode_table", "place_effect", "responders", "split", "streaming_pca"]
