@@ -1,3 +1,4 @@
+from ._autoencoder import autoencoder
 from ._encode_drugs import encode_drugs
 from ._encode_effects import encode_effects
 from ._encode_table import encode_table
@@ -5,4 +6,4 @@ from ._place_effect import place_effect
 from ._responders import responders
 from ._split import split
 
-__all__ = ["encode_drugs", "encode_effects", "encode_table", "place_effect", "responders", "split"]
+__all__ = ["autoencoder", "encode_drugs", "encode_effects", "encode_table", "place_effect", "responders", "split"]
