@@ -9,7 +9,7 @@ import pytest
 import scgap
 
 ROOT = Path(scgap.__file__).parent
-CORE = {"_arrays", "_populations", "_sinkhorn", "_losses", "_map", "_train"}
+CORE = {"_arrays", "_populations", "_sinkhorn", "_losses", "_map", "_train", "_autoencoder"}
 READERS = {"_adata", "_checks", "_conditions", "_descriptors", "_encoding", "_messages", "_representation", "_splits"}
 
 # Which of our own files and folders each of them may import. The arrays know nothing of the objects they came from.
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "_losses": {"_sinkhorn"},
     "_map": {"_arrays"},
     "_train": {"_losses", "_map", "_populations"},
+    "_autoencoder": {"_arrays"},
     "_checkpoint": {"_train"},
     "_adata": {"_messages"},
     "_conditions": {"_messages"},
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "_meanings": READERS | {"_model"},
     "_moving": READERS | {"_arrays", "_map", "_model"},
     "datasets": {"datasets", "_messages"},
-    "pp": READERS | {"pp", "_classifier", "_losses"},
+    "pp": READERS | {"pp", "_autoencoder", "_classifier", "_losses"},
     "pl": READERS
     | {"pl", "_baselines", "_meanings", "_metrics", "_model", "_query", "_scoring", "_summary", "_support"},
     "tl": READERS
@@ -83,7 +84,7 @@ MUST_NOT_IMPORT = {
 }
 ONLY_IN = {
     "flax": {"_map"},
-    "optax": {"_train"},
+    "optax": {"_autoencoder", "_train"},
     "mudata": {"_adata", "datasets"},
     "pertpy": {"datasets"},
     "matplotlib": {"pl"},

@@ -19,6 +19,7 @@ from scgap._messages import not_found
 LARGEST_LOG = 50  # above any logarithm or arcsinh of a measurement
 N_LOOKED_AT = 256  # cells, in which counts would show
 MANY_FEATURES = 2_000  # a usual number of highly variable genes
+CONSTANT = 1e-6  # spread, relative to the largest value, up to which a feature is constant, as in the metrics
 CONSISTENT = 1e-3  # largest deviation of stored from recomputed PCA coordinates, relative to their spread
 
 NOTHING = np.zeros(0, np.float32)
@@ -125,10 +126,7 @@ def encode(representation: Representation, cells: Matrix) -> np.ndarray:
     if representation.kind == "autoencoder":
         from scgap._autoencoder import encode as encode_by_network  # here, so that plots do not load JAX
 
-        points = np.empty((cells.shape[0], len(representation.network["encoder"]["bias"])), np.float32)
-        for rows, chunk in iter_chunks(cells):
-            points[rows] = encode_by_network(representation.network, chunk)
-        return points
+        return np.concatenate([encode_by_network(representation.network, chunk) for _, chunk in iter_chunks(cells)])
     return _standardised(representation, to_dense(cells))
 
 
@@ -212,7 +210,8 @@ def _make_autoencoder(
     representation = Representation(
         "autoencoder", layer, use_rep, np.zeros((0, 0), np.float32), NOTHING, nonnegative, network=network
     )
-    encoded = encode(representation, take_features(matrix, match_or_all(adata, stored["var_names"])))
+    same_features = np.array_equal(adata.var_names, stored["var_names"])
+    encoded = encode(representation, matrix) if same_features else np.zeros((0, 0), np.float32)
     if encoded.shape != points.shape or np.abs(encoded - points).max() > CONSISTENT * points.std():
         raise ValueError(
             f"adata.obsm[{use_rep!r}] is not what the autoencoder in adata.uns makes of the features, so predictions "

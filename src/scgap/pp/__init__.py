@@ -1,4 +1,4 @@
-"""Preprocessing: splits of cells and conditions, encodings of perturbations, calls of responders."""
+"""Preprocessing: splits of cells and conditions, encodings of perturbations, calls of responders, an autoencoder."""
 
 import lazy_loader
 

@@ -1,3 +1,4 @@
+from ._autoencoder import autoencoder
 from ._encode_drugs import encode_drugs
 from ._encode_effects import encode_effects
 from ._encode_table import encode_table
@@ -6,4 +7,13 @@ from ._responders import responders
 from ._split import split
 from ._streaming_pca import streaming_pca
 
-__all__ = ["encode_drugs", "encode_effects", "encode_table", "place_effect", "responders", "split", "streaming_pca"]
+__all__ = [
+    "autoencoder",
+    "encode_drugs",
+    "encode_effects",
+    "encode_table",
+    "place_effect",
+    "responders",
+    "split",
+    "streaming_pca",
+]

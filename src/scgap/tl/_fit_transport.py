@@ -50,6 +50,7 @@ def fit_transport(
     split_col: str | None = None,
     layer: str | None = None,
     use_rep: str | None = None,
+    standardise: bool = False,
     mod: str | None = None,
     cost: CostFn | Literal["euclidean", "sqeuclidean"] = "euclidean",
     epsilon: float | None = None,
@@ -121,8 +122,12 @@ def fit_transport(
         Layer to fit; default ``X``. Together with ``use_rep="X_pca"`` the layer that the PCA was made of, to which
         predictions are decoded; default the one that ``scanpy.pp.pca`` noted. Other embeddings do not look at it.
     use_rep
-        Key of ``obsm`` to fit in. ``"X_pca"`` is decoded to features with ``varm["PCs"]``; other embeddings have no
-        decoder, and predictions stay in their space.
+        Key of ``obsm`` to fit in. ``"X_pca"`` is decoded to features with ``varm["PCs"]``, ``"X_ae"`` by the network of
+        `scgap.pp.autoencoder`; other embeddings have no decoder, and predictions stay in their space.
+    standardise
+        Whether to fit features in units of their standard deviation in the training controls, so that none counts more
+        for varying more, as proteins do that are measured in units of their own. Predictions are on the scale of the
+        layer. Features that do not vary there stay as they are.
     mod
         Modality of a MuData.
     cost
@@ -258,7 +263,9 @@ def fit_transport(
     arrays = experiment_arrays(experiment, table)
 
     var_names = np.asarray(adata.var_names, dtype=str)
-    representation, points = make_representation(adata, layer, use_rep, split != "test")
+    is_control = np.isin(of_cell, [i for i, condition in enumerate(conditions) if condition.is_control])
+    unit_cells = is_control & (split == "train") if standardise else None
+    representation, points = make_representation(adata, layer, use_rep, split != "test", unit_cells)
     train, valid = experiment_populations(experiment, points, of_cell, split)
 
     network = ConditionalMap(hidden, pooling=pooling)
