@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "_conditions": {"_messages"},
     "_descriptors": {"_conditions", "_messages"},
     "_encoding": {"_arrays", "_conditions", "_messages"},
-    "_representation": {"_adata", "_messages"},
+    "_representation": {"_adata", "_autoencoder", "_messages"},
     "_splits": {"_messages"},
     "_support": {"_conditions"},
     "_classifier": set(),

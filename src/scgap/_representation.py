@@ -37,7 +37,7 @@ class Representation(NamedTuple):
     components: np.ndarray
     """(n_vars, n_components) of a PCA, else (0, 0)."""
     offset: np.ndarray
-    """(n,) origin of the points, (0,) for none: of a PCA the projection of its mean, ``z = x @ components - offset``."""
+    """(n,) origin of the points, (0,) for none: of a PCA, ``z = x @ components - offset``, the projection of its mean."""
     nonnegative: bool
     """Whether no feature was negative, as in expression: predictions are then clipped at 0."""
     scale: np.ndarray = NOTHING
@@ -59,12 +59,14 @@ def make_representation(
         _warn_of_many_features(adata.n_vars)
         points = to_dense(matrix)
         offset, scale = (NOTHING, NOTHING) if unit_cells is None else _units(points[unit_cells])
-        representation = Representation("features", layer, None, np.zeros((0, 0), np.float32), offset, nonnegative, scale)
+        representation = Representation(
+            "features", layer, None, np.zeros((0, 0), np.float32), offset, nonnegative, scale
+        )
         return representation, _standardised(representation, points)
     if unit_cells is not None:
         raise ValueError(
-            f"standardise=True is for features, and use_rep={use_rep!r} is an embedding. Scale the features before it is "
-            "made, e.g. with sc.pp.scale, or leave standardise out."
+            f"standardise=True is for features, and use_rep={use_rep!r} is an embedding. Scale the features before it "
+            "is made, e.g. with sc.pp.scale, or leave standardise out."
         )
     points = _finite_points(adata, use_rep)
     if is_autoencoder(adata.uns.get(use_rep.removeprefix("X_"))):
