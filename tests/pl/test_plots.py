@@ -166,6 +166,8 @@ def test_texts_are_placed_in_the_layout_that_is_saved(adata, monkeypatch, tmp_pa
         write_panel(axis, points)
 
     monkeypatch.setattr(module, "write_panel", write)
+    # A label of two lines, for which the first draw leaves too little space.
+    monkeypatch.setattr(importlib.import_module("scgap.pl._points"), "MAX_PAIRS", 25)
     figure = scgap.pl.moments(adata, return_fig=True)
     figure.savefig(tmp_path / "plot.png")
     for axis in figure.axes:
