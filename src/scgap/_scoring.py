@@ -14,7 +14,6 @@ from scgap._adata import Matrix, to_dense
 from scgap._baselines import BASELINES, Training, halves, learn
 from scgap._comparison import METRICS, Comparison, Target, measure
 from scgap._conditions import Condition, condition_label
-from scgap._encoding import Encoding, initial_vectors
 from scgap._reference import Reference, References, make_references
 
 MIN_CELLS = 4  # observed cells: two in each half
@@ -87,7 +86,6 @@ def score_conditions(
         for i, condition in enumerate(observations.conditions)
         if not condition.is_control and (len(observations.rows(i, split)) or i in (n_predicted or ()))
     ]
-    references = _read_references(observations, training, split, seed)
     unpaired = set() if n_predicted is None else set(methods)
 
     def score(i: int) -> pd.DataFrame:
@@ -105,8 +103,9 @@ def score_conditions(
         scores = score_methods(predicted, observations.cells(observed), cells, reference, metrics, unpaired)
         return scores.assign(condition=label, n_cells=len(observed) // 2)
 
-    # Its matrices are small: more threads would wait for each other for longer than they compute.
+    # Matrices are small: more threads would wait for each other for longer than they compute.
     with threadpool_limits(1, "blas"):
+        references = _read_references(observations, training, split, seed)
         tables = [score(i) for i in wanted]
     return (
         pd.concat(tables, ignore_index=True).assign(split=split)[list(COLUMNS)]
@@ -173,14 +172,8 @@ def read_training(observations: Observations, descriptors: Mapping[str, np.ndarr
             rows = np.sort(_generator(seed, condition_label(condition)).permutation(rows)[:MOST_TRAINING])
         if len(rows):
             cells[condition] = observations.cells(rows)
-    return learn(cells, descriptors, nonnegative=observations.nonnegative)
-
-
-def descriptors_of(encoding: Encoding) -> dict[str, np.ndarray]:
-    """Vectors of perturbations, for baselines; none, where the map learned its own."""
-    if not encoding.features:
-        return {}
-    return dict(zip(encoding.perturbations, initial_vectors(encoding, 0), strict=True))
+    with threadpool_limits(1, "blas"):  # as in `score_conditions`
+        return learn(cells, descriptors, nonnegative=observations.nonnegative)
 
 
 def _measure(metric: str, comparisons: list[Comparison] | str) -> tuple[float, str]:

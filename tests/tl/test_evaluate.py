@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from mudata import MuData
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import scgap
 from scgap import _scoring
@@ -85,11 +86,36 @@ def test_scores_of_metrics_that_are_better_when_higher(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("step", ["learn", "make_references", "measure"])
+def test_no_step_lets_threads_wait_for_each_other(fitted, monkeypatch, step):
+    run, threads = getattr(_scoring, step), set()
+
+    def watched(*args, **kwargs):
+        threads.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(_scoring, step, watched)
+    with threadpool_limits(2, "blas"):
+        scgap.tl.evaluate(fitted, metrics="mean_error")
+    assert threads == {1}
+
+
 def test_a_baseline_without_prediction_says_why(fitted):
     table = scgap.tl.evaluate(fitted, metrics="mean_error")
     additive = table[table["method"] == "additive"]
     assert additive["value"].isna().all()
     assert (additive["reason"] != "").all()
+
+
+def test_observed_cells_without_spread_have_no_correlations_to_compare_with(fitted):
+    test = (fitted.obs["split"] == "test") & (fitted.obs["perturbation"] == "drug_1")
+    fitted.X[test.to_numpy(), 1:] = 1.0  # all features but one
+    table = scgap.tl.evaluate(fitted, metrics=["correlation_error", "mean_error"])
+    alone = table["condition"].str.startswith("drug_1") & (table["metric"] == "correlation_error")
+    predicted = table["method"].isin(["scgap", "identity", "ceiling"])
+    assert table.loc[alone, ["value", "baseline", "ceiling", "score"]].isna().all(axis=None)
+    assert set(table.loc[alone & predicted, "reason"]) == {"undefined: no effect, or no spread, to compare with"}
+    assert table.loc[~alone & predicted, "value"].notna().all()
 
 
 def test_another_condition_is_predicted_worse(fitted):

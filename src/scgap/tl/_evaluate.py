@@ -12,12 +12,13 @@ from scgap._baselines import BASELINES
 from scgap._checks import whole_number
 from scgap._comparison import METRICS
 from scgap._conditions import condition_label, read_conditions
+from scgap._encoding import descriptors_of
 from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
 from scgap._model import TransportModel, get_model, indexed
 from scgap._moving import move_cells
 from scgap._representation import decode, encode, feature_order, read_matrix
-from scgap._scoring import Observations, Prediction, descriptors_of, score_conditions
+from scgap._scoring import Observations, Prediction, score_conditions
 from scgap._splits import SPLITS
 from scgap._support import TIERS, support_tiers
 
@@ -92,7 +93,8 @@ def evaluate(
     between cells) and ``smooth_sinkhorn_divergence`` (at 50 %), all unbiased, so that a perfect sampler scores 0 on
     average; ``classifier_auc`` and ``classifier_p_value`` of a two-sample test (0.5: a classifier cannot tell them
     apart). Feature by feature: ``wasserstein``, ``mean_error``, ``std_error``, ``skewness_error``, ``kurtosis_error``,
-    ``zero_fraction_error``. Of pairs of features: ``correlation_error``. ``variance_ratio``: 1 is right. Of means,
+    ``zero_fraction_error``. Of pairs of features: ``correlation_error``, of the 500 that vary most in the observed
+    cells; constant ones have no correlations. ``variance_ratio``: 1 is right. Of means,
     blind to collapsed predictions, for comparison with the literature: ``r2``, ``r2_delta`` and ``pearson_delta``
     (effects against control), ``r2_delta_perturbed`` and ``pearson_delta_perturbed`` (against the mean of training
     conditions), ``weighted_mse`` (by differential expression among training cells), ``centroid_accuracy`` (the share of

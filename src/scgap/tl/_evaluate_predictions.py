@@ -118,7 +118,7 @@ def evaluate_predictions(
         for method, rows in rows_of.items()
     }
     table = join_encodings(encoding, adata.uns)
-    descriptors = {} if table is None else dict(zip(table.index, _standardise(table.to_numpy()), strict=True))
+    descriptors = {} if table is None else dict(zip(table.index, table.to_numpy(), strict=True))
     trained = [c for i, c in enumerate(conditions) if not c.is_control and len(observations.rows(i, "train"))]
     scores = score_conditions(
         observations,
@@ -184,8 +184,3 @@ def _make_method(observations: Observations, features: np.ndarray, rows: Mapping
         return features[generator.permutation(rows[condition])[: len(source)]]
 
     return drawn
-
-
-def _standardise(values: np.ndarray) -> np.ndarray:
-    spread = values.std(0)
-    return (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
