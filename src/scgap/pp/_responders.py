@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from scgap._adata import Data, Matrix, check_key, check_writable, get_modality, get_obs, to_dense
 from scgap._checks import whole_number
@@ -146,7 +147,9 @@ def responders(
     points = read_points(adata, layer, use_rep)
     if use_rep is None or use_rep == "X":
         warn_of_counts(points, layer, stacklevel=3)
-    calls = _call(points, conditions, of_cell, tau, seed)
+    # Its matrices are small: more threads would wait for each other for longer than they compute.
+    with threadpool_limits(1, "blas"):
+        calls = _call(points, conditions, of_cell, tau, seed)
     _warn_of_reasons(calls.table)
     settings = {"design": design._asdict(), "layer": layer, "use_rep": use_rep, "tau": tau, "seed": seed}
     result = data.copy() if copy else data
