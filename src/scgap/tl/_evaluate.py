@@ -23,6 +23,10 @@ from scgap._support import TIERS, support_tiers
 
 PERMUTED = "permuted_conditions"
 NO_VECTOR = "no vector for a perturbation"
+ADVICE = (
+    "Hold out more cells with scgap.pp.split, pass another split=, or, for want of vectors, fit with encoding=, a "
+    "table that holds a row for every perturbation."
+)
 
 
 def evaluate(
@@ -143,7 +147,7 @@ def evaluate(
         most_cells=most_cells,
         seed=seed,
     )
-    check_any(table, key, split)
+    check_any(table, key, split, ADVICE)
     if not (observations.split == "train").any():
         warnings.warn(
             "There are no training cells, so most baselines have no prediction, and scores are against the identity "
@@ -159,28 +163,20 @@ def evaluate(
     return result
 
 
-def check_any(table: pd.DataFrame, method: str, split: str) -> None:
+def check_any(table: pd.DataFrame, method: str, split: str, advice: str) -> None:
     """Refuse a table without any value of the method, and warn of conditions without one."""
-    mine = table[table["method"] == method]
-    missing = ~mine.drop_duplicates("condition").set_index("condition")["judged"].astype(bool)
-    reasons = mine.drop_duplicates("condition").set_index("condition")["reason"]
-    without = missing.index[missing]
-    if not len(mine):
-        raise ValueError(
-            f"No perturbed cells with split {split!r}, so there is nothing to judge by. Pass another split=, or hold "
-            "out cells with scgap.pp.split."
-        )
-    if not len(without):
+    first = table[table["method"] == method].drop_duplicates("condition").set_index("condition")
+    if not len(first):
+        raise ValueError(f"No perturbed cells with split {split!r}, so there is nothing to judge by. {advice}")
+    reasons = first.loc[~first["judged"].astype(bool), "reason"]
+    if reasons.empty:
         return
-    why = "; ".join(f"{reason}: {listed(group.index)}" for reason, group in reasons[without].groupby(reasons[without]))
-    if len(without) < len(missing):
-        warnings.warn(f"{len(without)} of {len(missing)} conditions have no scores ({why}).", stacklevel=3)
+    why = "; ".join(f"{reason}: {listed(group.index)}" for reason, group in reasons.groupby(reasons))
+    if len(reasons) < len(first):
+        warnings.warn(f"{len(reasons)} of {len(first)} conditions have no scores of {method!r} ({why}).", stacklevel=3)
         return
-    error = KeyError if (reasons[without] == NO_VECTOR).any() else ValueError
-    raise error(
-        f"No condition has scores ({why}). Hold out more cells with scgap.pp.split, pass another split=, or, for want "
-        "of vectors, fit with encoding=, a table that holds a row for every perturbation."
-    )
+    error = KeyError if (reasons == NO_VECTOR).any() else ValueError
+    raise error(f"No condition has scores of {method!r} ({why}). {advice}")
 
 
 def with_support(table: pd.DataFrame, observations: Observations, tiers: Sequence[str]) -> pd.DataFrame:
