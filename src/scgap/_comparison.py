@@ -113,8 +113,9 @@ def shortfall(values: Any) -> Any:
 
 
 def off_one(values: Any) -> Any:
-    """Loss of a ratio: a half is as far off as a double."""
-    return np.abs(np.log(values))
+    """Loss of a ratio: a half is as far off as a double, and 0 infinitely far."""
+    with np.errstate(divide="ignore"):
+        return np.abs(np.log(values))
 
 
 class Metric(NamedTuple):

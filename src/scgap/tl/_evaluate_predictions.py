@@ -1,5 +1,6 @@
 """Judge predictions of any tool, by the same code as scgap's own."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
@@ -13,16 +14,17 @@ from scgap._checks import whole_number
 from scgap._comparison import METRICS
 from scgap._conditions import Condition, Design, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
-from scgap._messages import listed
+from scgap._messages import kind_of, listed
 from scgap._scoring import Method, Observations, Prediction, score_conditions
 from scgap._splits import read_split
 from scgap._support import support_tiers
-from scgap.tl._evaluate import check_any, chosen_names, with_support
+from scgap.tl._evaluate import TAKEN, check_any, chosen_names, with_support
 from scgap.tl._predicted import check_kind, predicted_conditions, read_cells, same_features
 
 ADVICE = (
-    "Spell perturbations, doses, times and groups in predicted.obs as in observed.obs. With split_col only its 'test' "
-    "cells, controls among them, are compared with: leave it out to compare with all."
+    "Pass at least 4 predicted cells of conditions that were observed, with perturbations, doses, times and groups as "
+    "in observed.obs. With split_col only its 'test' cells, controls among them, are compared with: leave it out to "
+    "compare with all."
 )
 
 
@@ -85,13 +87,16 @@ def evaluate_predictions(
     ------
     KeyError
         A column is missing, or a metric or baseline unknown.
+    TypeError
+        Predictions are not AnnData, or names of methods no strings.
     ValueError
-        Features differ, values are not finite, no condition can be compared, or methods are called like baselines.
+        Features differ or have names twice, values are not finite, no condition can be compared, or methods are called
+        like baselines.
 
     Warns
     -----
     UserWarning
-        Some conditions have no scores.
+        Some conditions have no scores, or ``split_col`` holds no training cells for baselines.
 
     Examples
     --------
@@ -105,7 +110,7 @@ def evaluate_predictions(
     """
     names = chosen_names(metrics, list(METRICS), "metrics")
     others = chosen_names(baselines, list(BASELINES), "baselines")
-    most_cells = whole_number("n_cells", n_cells, 4)
+    most_cells, seed = whole_number("n_cells", n_cells, 4), whole_number("seed", seed, 0)
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)
     parts = _by_method(predicted)
     adata = get_modality(observed, mod)
@@ -128,8 +133,13 @@ def evaluate_predictions(
         n_predicted=_fewest(observations, populations),
         seed=seed,
     )
-    for method in methods:
-        check_any(scores, method, "test", ADVICE)
+    check_any(scores, list(methods), "test", ADVICE)
+    if split_col and not (split == "train").any():
+        warnings.warn(
+            f"No cells are 'train' in {split_col!r}, so most baselines have no prediction, and scores are against the "
+            "identity alone.",
+            stacklevel=2,
+        )
     trained = [c for i, c in enumerate(conditions) if not c.is_control and len(observations.rows(i, "train"))]
     known = {name for condition in everything for name, _ in condition.members}
     tiers = support_tiers(trained, known, everything) if trained else []
@@ -146,10 +156,12 @@ def _by_method(predicted: AnnData | Mapping[str, AnnData]) -> dict[str, tuple[An
     )
     for part in parts.values():
         check_kind(*part)
-    if taken := sorted(set(parts) & {*BASELINES, "ceiling"}):
-        raise ValueError(f"{listed(taken)} are names of baselines. Call the methods otherwise.")
     if not parts:
         raise ValueError("predicted is empty. Pass at least one AnnData of predicted cells.")
+    if others := [method for method in parts if not isinstance(method, str)]:
+        raise TypeError(f"The method {others[0]!r} is {kind_of(others[0])}. Pass names of methods as strings.")
+    if taken := sorted(set(parts) & TAKEN):
+        raise ValueError(f"{listed(taken)} are names of baselines. Call the methods otherwise.")
     return parts
 
 

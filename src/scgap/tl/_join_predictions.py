@@ -68,8 +68,8 @@ def join_predictions(
     TypeError
         ``predicted`` is not an AnnData.
     ValueError
-        Features differ, values are not finite, no condition is both observed and predicted, or a column of the design
-        is called as one that is added.
+        Features differ or have names twice, values are not finite, no condition is both observed and predicted, or a
+        column of the design is called as one that is added.
 
     Warns
     -----
