@@ -42,11 +42,16 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
             "adata is a view of another object, and writing to it would silently make it a copy. "
             "Pass adata.copy(), or copy=True, where there is one, to get the result back."
         )
-    if not adata.var_names.is_unique:
-        twice = adata.var_names[adata.var_names.duplicated()].unique()
+    check_unique(adata.var_names, "adata")
+
+
+def check_unique(var_names: pd.Index, name: str) -> None:
+    """Refuse features that cannot be told apart by name."""
+    if not var_names.is_unique:
+        twice = var_names[var_names.duplicated()].unique()
         raise ValueError(
-            f"adata.var_names are not unique: {listed(twice)}. Features are matched by name; "
-            "call adata.var_names_make_unique() first."
+            f"{name}.var_names are not unique: {listed(twice)}. Features are matched by name; "
+            f"call {name}.var_names_make_unique() first."
         )
 
 

@@ -18,10 +18,7 @@ from scgap._reference import Reference, References, make_references
 
 MIN_CELLS = 4  # observed cells: two in each half
 MOST_TRAINING = 1_000  # training cells of a condition that baselines and references are made of
-COLUMNS = (
-    *("condition", "split", "method", "metric", "value", "n_cells", "baseline", "ceiling", "score", "reason"),
-    "judged",
-)
+COLUMNS = ["condition", "split", "method", "metric", "value", "n_cells", "baseline", "ceiling", "score", "reason"]
 
 type Prediction = np.ndarray | str
 """Cells (n, n_features), or why there are none."""
@@ -74,7 +71,7 @@ def score_conditions(
     n_predicted: Mapping[int, int] | None = None,
     seed: int,
 ) -> pd.DataFrame:
-    """One row (COLUMNS) a condition with cells in the split, method, baseline and metric.
+    """One row (COLUMNS and ``judged``) a condition with cells in the split, method, baseline and metric.
 
     ``judged`` says whether the method has a prediction and there is something to compare it with.
 
@@ -107,11 +104,8 @@ def score_conditions(
     with threadpool_limits(1, "blas"):
         references = _read_references(observations, training, split, seed)
         tables = [score(i) for i in wanted]
-    return (
-        pd.concat(tables, ignore_index=True).assign(split=split)[list(COLUMNS)]
-        if tables
-        else pd.DataFrame(columns=list(COLUMNS))
-    )
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return table.assign(split=split).reindex(columns=[*COLUMNS, "judged"])
 
 
 def score_methods(
@@ -207,9 +201,10 @@ def _choose(
         return f"no observed cells with split {split!r}"
     if control is None or not len(source := observations.rows(control, split)):
         return f"no control cells of the group with split {split!r}"
-    n_cells = min(len(observed), len(source), most_cells, (n_predicted or {}).get(i, most_cells)) // 2 * 2
+    sizes = {"observed": len(observed), "control": len(source), "predicted": (n_predicted or {}).get(i, most_cells)}
+    n_cells = min(most_cells, *sizes.values()) // 2 * 2
     if n_cells < MIN_CELLS:
-        return f"fewer than {MIN_CELLS} observed, control or predicted cells"
+        return f"fewer than {MIN_CELLS} {' and '.join(name for name, n in sizes.items() if n < MIN_CELLS)} cells"
     # A generator of its own for each condition, so that leaving one out changes no other number.
     generator = _generator(seed, condition_label(observations.conditions[i]))
     return generator.permutation(observed)[:n_cells], generator.permutation(source)[:n_cells]
