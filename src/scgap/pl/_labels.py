@@ -30,7 +30,7 @@ def write_labels(axis: Axes, points: np.ndarray, names: Sequence[str], colours: 
         if not names[i]:
             continue
         label = _label(axis, names[i], points[i], colours[i])
-        boxes = _boxes(where[i], label.get_window_extent().size, unit * REACH)
+        boxes = _boxes(where[i], np.array(label.get_window_extent().size), unit * REACH)
         free = np.flatnonzero(_is_inside(boxes, axis) & ~_covers(boxes, np.array(taken)))
         if len(free):
             _move(label, SIDES[free[0]])
