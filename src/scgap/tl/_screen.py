@@ -213,6 +213,7 @@ def _describe(model: TransportModel, adata: AnnData, blocks: Blocks) -> pd.DataF
     table.insert(0, "condition_label", [condition_label(condition) for condition in conditions])
     support = support_tiers(list(trained_conditions(model)), model.encoding.perturbations, conditions)
     obs = table.apply(_categories).assign(support=pd.Categorical(support, TIERS, ordered=True))
+    obs["support"] = obs["support"].cat.remove_unused_categories()  # each would stand in a plot's legend
     obs = obs.loc[obs.index.repeat([len(rows) for _, rows in blocks.values()])]
     obs["source_cell"] = pd.Categorical(adata.obs_names[rows])
     return obs.set_axis(pd.RangeIndex(len(obs)).astype(str))
