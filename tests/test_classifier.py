@@ -1,9 +1,7 @@
-import time
-
 import numpy as np
 import optax
 import pytest
-from scipy import stats
+from scipy import special, stats
 from scipy.optimize import approx_fprime, minimize
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -58,13 +56,12 @@ def test_slopes_against_numerical_ones(generator, tau):
 
     step = 1e-5
     numerical = (loss(margins + step) - loss(margins - step)) / (2 * step)
-    np.testing.assert_allclose(_classifier._derivatives(margins, tau)[0], numerical, atol=1e-9)
+    np.testing.assert_allclose(_classifier._slope(margins, tau), numerical, atol=1e-9)
 
 
 @pytest.mark.parametrize("tau", TAUS)
 def test_a_fit_ends_where_the_loss_is_flat(generator, monkeypatch, tau):
     monkeypatch.setattr(_classifier, "TOLERANCE", 1e-12)
-    monkeypatch.setattr(_classifier, "RIDGE", 0.05)
     features, is_other = overlapping(generator, 40, 90)
     share = np.where(is_other, 0.5 / 90, 0.5 / 40)
     both = np.where(is_other, 1, 0)
@@ -73,30 +70,38 @@ def test_a_fit_ends_where_the_loss_is_flat(generator, monkeypatch, tau):
         logits = np.stack([np.zeros(130), features @ weights], axis=1)
         return share @ comp_sum_loss(logits, both, tau) + 0.025 * (weights[1:] ** 2).sum()
 
-    weights = fit_weights(features, is_other, tau)
+    weights = fit_weights(features, is_other, tau, ridge=0.05)
     np.testing.assert_allclose(approx_fprime(weights, objective, 1e-7), 0.0, atol=1e-5)
     # And not on a plateau of a loss that is not convex.
-    assert objective(weights) <= minimize(objective, fit_weights(features, is_other, 1.0)).fun + 1e-6
+    assert objective(weights) <= minimize(objective, fit_weights(features, is_other, 1.0, ridge=0.05)).fun + 1e-6
 
 
 @pytest.mark.parametrize("ridge", [0.01, 1.0])
 def test_tau_one_against_sklearn(generator, monkeypatch, ridge):
-    monkeypatch.setattr(_classifier, "RIDGE", ridge)
+    monkeypatch.setattr(_classifier, "TOLERANCE", 1e-8)
     one, other = generator.gamma(2.0, size=(150, 6)), generator.gamma(2.5, size=(80, 6))
     features, is_other = quadratic_features(np.concatenate([one, other])), np.arange(230) >= 150
-    weights = fit_weights(features, is_other, 1.0)
+    weights = fit_weights(features, is_other, 1.0, ridge)
     share = np.where(is_other, 0.5 / 80, 0.5 / 150)
     model = LogisticRegression(C=1.0 / ridge, tol=1e-8, max_iter=1_000).fit(features[:, 1:], is_other, share)
     np.testing.assert_allclose(weights, [*model.intercept_, *model.coef_[0]], atol=2e-3)
     np.testing.assert_allclose(features @ weights, model.decision_function(features[:, 1:]), atol=5e-3)
 
 
-def test_labels_that_can_be_told_apart_without_error_do_not_make_it_diverge(monkeypatch):
-    monkeypatch.setattr(_classifier, "RIDGE", 1e-6)
+@pytest.mark.parametrize(("n", "m", "cells"), [(80, 80, 160), (300, 60, 200)])
+def test_the_penalty_grows_with_the_features_per_cell(generator, n, m, cells):
+    features, is_other = overlapping(generator, n, m)
+    # 300 and 60 cells tell means apart as precisely as 100 and 100: 4 / (1 / 300 + 1 / 60) = 200.
+    expected = fit_weights(features, is_other, 1.0, ridge=_classifier.RIDGE * 3 / cells)
+    np.testing.assert_allclose(fit_weights(features, is_other, 1.0), expected, rtol=1e-12)
+    assert (np.abs(expected[1:]) > np.abs(fit_weights(features, is_other, 1.0, ridge=1.0)[1:])).all()
+
+
+def test_labels_that_can_be_told_apart_without_error_do_not_make_it_diverge():
     features = np.stack([np.ones(20), np.repeat([-1.0, 1.0], 10)], axis=1)
     is_other = np.repeat([False, True], 10)
     for tau in TAUS:
-        weights = fit_weights(features, is_other, tau)
+        weights = fit_weights(features, is_other, tau, ridge=1e-6)
         assert np.isfinite(weights).all()
         assert ((features @ weights > 0) == is_other).all()
 
@@ -113,20 +118,19 @@ def noisy_accuracy(tau, noise, seed, n=100, n_features=50, distance=5.0):
     labels = np.repeat([False, True], n)
     truth = labels.copy()
     truth[n : n + round(noise * n)] = False
-    weights = fit_weights(cells(truth), labels, tau)
+    # Half as many features as cells, under a light penalty: cross-entropy learns the wrong labels by heart.
+    weights = fit_weights(cells(truth), labels, tau, ridge=0.01)
     test = np.repeat([False, True], 2_000)
     return ((cells(test) @ weights > 0) == test).mean()
 
 
-def test_wrong_labels_matter_less_with_a_larger_tau(monkeypatch):
-    # Half as many features as cells, under a light penalty: cross-entropy learns the wrong labels by heart.
-    monkeypatch.setattr(_classifier, "RIDGE", 0.01)
+def test_wrong_labels_matter_less_with_a_larger_tau():
     noisy, clean = (
         [np.mean([noisy_accuracy(tau, noise, seed) for seed in range(10)]) for tau in (1.0, 1.7, 2.0)]
         for noise in (0.3, 0.0)
     )
     assert noisy[1] > noisy[0] + 0.03
-    assert noisy[2] > noisy[1] + 0.02
+    assert noisy[2] > noisy[1] + 0.015
     assert np.ptp(clean) < 0.002
     assert min(clean) > 0.98
 
@@ -169,10 +173,26 @@ def test_scores_are_probabilities_of_held_out_cells(generator, tau):
     assert found.p_value < 1e-20
     # Balanced, though there are three times as many of the one.
     assert (found.scores_one > 0.5).mean() < 0.12
-    assert (found.scores_other > 0.5).mean() > 0.7
+    assert (found.scores_other > 0.5).mean() > 0.8
     scores = np.concatenate([found.scores_one, found.scores_other])
     assert 0.0 <= scores.min() < scores.max() <= 1.0
     assert roc_auc_score(np.repeat([0, 1], [300, 100]), scores) == pytest.approx(found.auc, abs=0.01)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1_000, 1_000), (3_000, 600)])
+@pytest.mark.parametrize("tau", TAUS)
+def test_scores_of_many_cells_are_frequencies(generator, n, m, tau):
+    one, other = generator.normal(size=(n, 8)), generator.normal(size=(m, 8))
+    other[:, 0] += 3.0
+    found = two_sample_test(one, other, tau=tau)
+    scores = np.concatenate([found.scores_one, found.scores_other])
+    true = special.expit(3.0 * np.concatenate([one, other])[:, 0] - 4.5)  # from the two normal densities
+    share, is_other = np.repeat([0.5 / n, 0.5 / m], [n, m]), np.arange(n + m) >= n
+    assert share @ np.abs(scores - true) < 0.1
+    for low in np.arange(5) / 5:
+        some = (scores >= low) & (scores < low + 0.2)
+        mean = np.average(scores[some], weights=share[some])
+        assert np.average(is_other[some], weights=share[some]) == pytest.approx(mean, abs=0.2)
 
 
 def test_no_cell_scores_itself(generator):
@@ -263,14 +283,10 @@ def test_the_level_is_right(n, m, d, tau):
 
 
 @pytest.mark.slow
-def test_it_takes_milliseconds(generator):
-    one, other = generator.normal(size=(2, 100, 50))
-    times = []
-    for seed in range(100):
-        start = time.perf_counter()
-        two_sample_test(one, other, seed=seed)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 5e-3  # 2 ms on one idle core
+@pytest.mark.parametrize("tau", [1.0, 2.0])
+@pytest.mark.parametrize(("n", "d"), [(100, 1), (100, 2), (200, 3)])
+def test_of_few_features_the_test_is_conservative(n, d, tau):
+    assert 0.015 <= rejected(n, n, d, tau, 2_000) <= 0.045
 
 
 def overlapping(rng, n, m):

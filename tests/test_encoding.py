@@ -159,3 +159,13 @@ def test_encoding_survives_its_dict(perturbations, groups, with_table):
     expected = _encoding.encode_conditions(encoding, conditions)
     for array, original in zip(_encoding.encode_conditions(restored, conditions), expected, strict=True):
         np.testing.assert_array_equal(array, original)
+
+
+def test_descriptors_are_those_given():
+    table = pd.DataFrame([[1.0, 5.0], [3.0, 5.0], [8.0, 5.0]], index=["A", "B", "C"])
+    *_, encoding = encode(["A", "B", "control"], table=table)
+    found = _encoding.descriptors_of(encoding)
+    assert list(found) == ["A", "B", "C"]
+    np.testing.assert_array_equal([found[name] for name in table.index], table)
+    *_, learned = encode(["A", "B", "control"])
+    assert _encoding.descriptors_of(learned) == {}

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "_classifier": set(),
     "_reference": {"_conditions", "_metrics"},
     "_comparison": {"_arrays", "_classifier", "_losses", "_metrics", "_reference"},
-    "_scoring": {"_adata", "_baselines", "_comparison", "_conditions", "_encoding", "_reference"},
+    "_scoring": {"_adata", "_baselines", "_comparison", "_conditions", "_reference"},
     "_summary": {"_baselines", "_checks", "_comparison", "_messages"},
     "_experiment": {"_arrays", "_conditions", "_encoding", "_messages", "_populations", "_splits"},
     "_model": READERS | {"_map"},

@@ -23,6 +23,7 @@ from scgap._metrics import (
     skewness_error,
     std_error,
     variance_ratio,
+    varies,
     wasserstein,
     weighted_mse,
     zero_fraction_error,
@@ -141,6 +142,32 @@ def test_correlations_against_numpy(generator, monkeypatch):
     monkeypatch.setattr(_metrics, "MOST_CORRELATED", 2)  # those that vary most in the target
     most = np.argsort(-y.var(0))[:2]
     assert correlation_error(x, y) == pytest.approx(np.abs(correlations(x[:, most]) - correlations(y[:, most]))[0])
+
+
+def test_correlations_of_features_that_are_constant_in_the_target_are_left_out(generator):
+    x, y = (generator.normal(size=(50, 4)) @ generator.normal(size=(4, 4)) for _ in range(2))
+    expected = correlation_error(x[:, [0, 1, 3]], y[:, [0, 1, 3]])
+    y[:, 2] = 7.0
+    assert correlation_error(x, y) == pytest.approx(expected)
+    # In mapped cells a constant feature is collapse: as wrong as if it were uncorrelated.
+    collapsed = np.full_like(x, 5.0)
+    pairs = np.abs(correlations(y[:, [0, 1, 3]]))
+    assert correlation_error(collapsed, y) == pytest.approx(pairs.mean())
+
+
+@pytest.mark.parametrize("n_varying", [0, 1])
+def test_without_two_varying_features_there_is_no_correlation_error(generator, n_varying):
+    y = np.ones((50, 4))
+    y[:, :n_varying] = generator.normal(size=(50, n_varying))
+    assert np.isnan(correlation_error(generator.normal(size=(50, 4)), y))
+
+
+def test_features_vary_by_more_than_rounding(generator):
+    cells = np.full((50, 4), 0.1, np.float32)
+    cells[:, 1] = generator.normal(1e3, 1e-5, 50)  # float32 keeps 4 digits behind the point
+    cells[:, 2] = generator.normal(1e3, 1.0, 50)
+    cells[:, 3] = 0.0
+    assert varies(cells).tolist() == [False, False, True, False]
 
 
 def test_variance_ratio_of_known_spreads(generator):

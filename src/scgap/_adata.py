@@ -94,16 +94,16 @@ def check_writable(adata: AnnData, *, copy: bool) -> None:
             "adata.X is in a file, and a copy would share it. Leave copy out: results are written to adata in memory, "
             "and the file stays as it is; or pass adata.to_memory()."
         )
-    check_features(adata)
+    check_unique(adata.var_names, "adata")
 
 
-def check_features(adata: AnnData) -> None:
-    """Refuse objects whose features cannot be matched by name."""
-    if not adata.var_names.is_unique:
-        twice = adata.var_names[adata.var_names.duplicated()].unique()
+def check_unique(var_names: pd.Index, name: str) -> None:
+    """Refuse features that cannot be told apart by name."""
+    if not var_names.is_unique:
+        twice = var_names[var_names.duplicated()].unique()
         raise ValueError(
-            f"adata.var_names are not unique: {listed(twice)}. Features are matched by name; "
-            "call adata.var_names_make_unique() first."
+            f"{name}.var_names are not unique: {listed(twice)}. Features are matched by name; "
+            f"call {name}.var_names_make_unique() first."
         )
 
 

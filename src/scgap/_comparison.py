@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -98,22 +98,24 @@ class Comparison:
         )
 
 
-type Values = float | np.ndarray
+type Loss = Callable[[Any], Any]
+"""From values of a metric, one or an array, to as many numbers that are lower where the prediction is better."""
 
 
-def as_it_is(values: Values) -> Values:
+def as_it_is(values: Any) -> Any:
     """Loss of distances and errors."""
     return values
 
 
-def shortfall(values: Values) -> Values:
+def shortfall(values: Any) -> Any:
     """Loss of shares and correlations, which are 1 at best."""
     return 1.0 - values
 
 
-def off_one(values: Values) -> Values:
-    """Loss of a ratio: a half is as far off as a double."""
-    return np.abs(np.log(values))
+def off_one(values: Any) -> Any:
+    """Loss of a ratio: a half is as far off as a double, and 0 infinitely far."""
+    with np.errstate(divide="ignore"):
+        return np.abs(np.log(values))
 
 
 class Metric(NamedTuple):
@@ -122,8 +124,7 @@ class Metric(NamedTuple):
     compute: Callable[[Comparison], float]
     catches: frozenset[str]
     """Counterfeits that it ranks behind a perfect sampler, of COUNTERFEITS."""
-    loss: Callable[[Values], Values] = as_it_is
-    """What of its value is lower where the prediction is better."""
+    loss: Loss = as_it_is
     needs: str = ""
     """Field of the reference (or ``source``) without which it has no value."""
     min_cells: int = 2

@@ -67,6 +67,11 @@ def initial_vectors(encoding: Encoding, seed: int) -> np.ndarray:
     return np.where(spread > 0, (values - values.mean(0)) / np.where(spread > 0, spread, 1.0), 0.0)
 
 
+def descriptors_of(encoding: Encoding) -> dict[str, np.ndarray]:
+    """Descriptors (n_features,) of each perturbation as given; none, where the map learned its own vectors."""
+    return dict(zip(encoding.perturbations, encoding.values, strict=True)) if encoding.features else {}
+
+
 def encode_conditions(encoding: Encoding, conditions: Sequence[Condition]) -> ConditionArrays:
     """Conditions as padded arrays (n_conditions, ...).
 

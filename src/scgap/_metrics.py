@@ -95,9 +95,14 @@ def kurtosis_error(mapped: np.ndarray, target: np.ndarray) -> float:
 def correlation_error(mapped: np.ndarray, target: np.ndarray) -> float:
     """Mean over pairs of features of the absolute difference of correlations. Blind to means and spreads.
 
-    Of the 500 features that vary most in the target; a constant feature counts as uncorrelated.
+    Of the 500 features that vary most in the target. One that is constant there has no correlations to compare with and
+    is left out; one that is constant in mapped cells alone counts as uncorrelated, so that collapse is seen. NaN where
+    fewer than two vary.
     """
-    most = np.argsort(-target.var(0), kind="stable")[:MOST_CORRELATED]
+    varying = np.flatnonzero(varies(target))
+    if len(varying) < 2:
+        return float("nan")
+    most = varying[np.argsort(-target[:, varying].var(0), kind="stable")[:MOST_CORRELATED]]
     return float(np.abs(correlations(mapped[:, most]) - correlations(target[:, most])).mean())
 
 
@@ -169,6 +174,12 @@ def correlations(cells: np.ndarray) -> np.ndarray:
     return (standard.T @ standard / len(cells))[np.triu_indices(cells.shape[1], 1)]
 
 
+def varies(cells: np.ndarray) -> np.ndarray:
+    """Whether each feature (n_features,) has a spread beyond that of rounding."""
+    values = _double(cells)
+    return _is_spread(values.std(0), np.abs(values).max(0))
+
+
 MOMENTS: dict[str, Callable[..., np.ndarray]] = {
     "mean": np.mean,
     "std": np.std,
@@ -197,8 +208,13 @@ def _standardise(cells: np.ndarray, axis: int) -> np.ndarray:
     largest = np.abs(values).max(axis, keepdims=True)
     values = values - values.mean(axis, keepdims=True)
     spread = np.sqrt((values * values).mean(axis, keepdims=True))
-    varies = spread > CONSTANT * (largest + 1e-30)
-    return values * np.where(varies, 1.0 / np.where(varies, spread, 1.0), 0.0)
+    spreads = _is_spread(spread, largest)
+    return values * np.where(spreads, 1.0 / np.where(spreads, spread, 1.0), 0.0)
+
+
+def _is_spread(spread: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    """Whether a standard deviation is more than rounding, given the largest absolute value."""
+    return spread > CONSTANT * (largest + 1e-30)
 
 
 def _mean_kernel(distances: np.ndarray, bandwidths: Sequence[float], *, distinct: bool) -> float:

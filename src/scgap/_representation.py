@@ -37,7 +37,7 @@ class Representation(NamedTuple):
     components: np.ndarray
     """(n_vars, n_components) of a PCA, else (0, 0)."""
     offset: np.ndarray
-    """(n,) origin of the points, (0,) for none: of a PCA, ``z = x @ components - offset``, the projection of its mean."""
+    """(n,) origin of the points, (0,) for none: of a PCA the projected mean, ``z = x @ components - offset``."""
     nonnegative: bool
     """Whether no feature was negative, as in expression: predictions are then clipped at 0."""
     scale: np.ndarray = NOTHING

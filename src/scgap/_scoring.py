@@ -14,15 +14,11 @@ from scgap._adata import Matrix, to_dense
 from scgap._baselines import BASELINES, Training, halves, learn
 from scgap._comparison import METRICS, Comparison, Target, measure
 from scgap._conditions import Condition, condition_label
-from scgap._encoding import Encoding, initial_vectors
 from scgap._reference import Reference, References, make_references
 
 MIN_CELLS = 4  # observed cells: two in each half
 MOST_TRAINING = 1_000  # training cells of a condition that baselines and references are made of
-COLUMNS = (
-    *("condition", "split", "method", "metric", "value", "n_cells", "baseline", "ceiling", "score", "reason"),
-    "judged",
-)
+COLUMNS = ["condition", "split", "method", "metric", "value", "n_cells", "baseline", "ceiling", "score", "reason"]
 
 type Prediction = np.ndarray | str
 """Cells (n, n_features), or why there are none."""
@@ -75,7 +71,7 @@ def score_conditions(
     n_predicted: Mapping[int, int] | None = None,
     seed: int,
 ) -> pd.DataFrame:
-    """One row (COLUMNS) a condition with cells in the split, method, baseline and metric.
+    """One row (COLUMNS and ``judged``) a condition with cells in the split, method, baseline and metric.
 
     ``judged`` says whether the method has a prediction and there is something to compare it with.
 
@@ -87,7 +83,6 @@ def score_conditions(
         for i, condition in enumerate(observations.conditions)
         if not condition.is_control and (len(observations.rows(i, split)) or i in (n_predicted or ()))
     ]
-    references = _read_references(observations, training, split, seed)
     unpaired = set() if n_predicted is None else set(methods)
 
     def score(i: int) -> pd.DataFrame:
@@ -105,14 +100,12 @@ def score_conditions(
         scores = score_methods(predicted, observations.cells(observed), cells, reference, metrics, unpaired)
         return scores.assign(condition=label, n_cells=len(observed) // 2)
 
-    # Its matrices are small: more threads would wait for each other for longer than they compute.
+    # Matrices are small: more threads would wait for each other for longer than they compute.
     with threadpool_limits(1, "blas"):
+        references = _read_references(observations, training, split, seed)
         tables = [score(i) for i in wanted]
-    return (
-        pd.concat(tables, ignore_index=True).assign(split=split)[list(COLUMNS)]
-        if tables
-        else pd.DataFrame(columns=list(COLUMNS))
-    )
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return table.assign(split=split).reindex(columns=[*COLUMNS, "judged"])
 
 
 def score_methods(
@@ -173,14 +166,8 @@ def read_training(observations: Observations, descriptors: Mapping[str, np.ndarr
             rows = np.sort(_generator(seed, condition_label(condition)).permutation(rows)[:MOST_TRAINING])
         if len(rows):
             cells[condition] = observations.cells(rows)
-    return learn(cells, descriptors, nonnegative=observations.nonnegative)
-
-
-def descriptors_of(encoding: Encoding) -> dict[str, np.ndarray]:
-    """Vectors of perturbations, for baselines; none, where the map learned its own."""
-    if not encoding.features:
-        return {}
-    return dict(zip(encoding.perturbations, initial_vectors(encoding, 0), strict=True))
+    with threadpool_limits(1, "blas"):  # as in `score_conditions`
+        return learn(cells, descriptors, nonnegative=observations.nonnegative)
 
 
 def _measure(metric: str, comparisons: list[Comparison] | str) -> tuple[float, str]:
@@ -214,9 +201,10 @@ def _choose(
         return f"no observed cells with split {split!r}"
     if control is None or not len(source := observations.rows(control, split)):
         return f"no control cells of the group with split {split!r}"
-    n_cells = min(len(observed), len(source), most_cells, (n_predicted or {}).get(i, most_cells)) // 2 * 2
+    sizes = {"observed": len(observed), "control": len(source), "predicted": (n_predicted or {}).get(i, most_cells)}
+    n_cells = min(most_cells, *sizes.values()) // 2 * 2
     if n_cells < MIN_CELLS:
-        return f"fewer than {MIN_CELLS} observed, control or predicted cells"
+        return f"fewer than {MIN_CELLS} {' and '.join(name for name, n in sizes.items() if n < MIN_CELLS)} cells"
     # A generator of its own for each condition, so that leaving one out changes no other number.
     generator = _generator(seed, condition_label(observations.conditions[i]))
     return generator.permutation(observed)[:n_cells], generator.permutation(source)[:n_cells]

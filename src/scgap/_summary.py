@@ -1,6 +1,6 @@
 """Tables of scores made short: means over conditions with intervals, and scores against the best simple baseline."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -10,7 +10,7 @@ from scipy import stats
 
 from scgap._baselines import BASELINES
 from scgap._checks import whole_number
-from scgap._comparison import METRICS
+from scgap._comparison import METRICS, Loss, as_it_is
 from scgap._messages import kind_of, listed, not_found
 
 SIMPLE = tuple(BASELINES)  # methods that a score may be measured against
@@ -39,14 +39,14 @@ def summarize(scores: Any, by: str | Sequence[str], n_bootstrap: int, seed: int)
     return pd.DataFrame(rows)[columns]
 
 
-def loss_of(metric: str) -> Callable[[np.ndarray], np.ndarray]:
-    """From values of a metric to losses, of which lower is better; the value itself for metrics that are not ours."""
-    return getattr(METRICS.get(metric), "loss", lambda values: values)
+def loss_of(metric: str) -> Loss:
+    """The loss of a metric; the value itself for metrics that are not ours."""
+    return METRICS[metric].loss if metric in METRICS else as_it_is
 
 
 @np.errstate(divide="ignore", invalid="ignore")  # losses may be infinite, such as that of a ratio of 0
 def _numbers(
-    values: pd.DataFrame, method: str, loss: Callable[[np.ndarray], np.ndarray], generator: Any, n_bootstrap: int
+    values: pd.DataFrame, method: str, loss: Loss, generator: np.random.Generator, n_bootstrap: int
 ) -> dict[str, Any]:
     """Mean, score and their intervals of one method, over the conditions (rows) that it has a value for."""
     n = len(values)

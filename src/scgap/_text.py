@@ -62,7 +62,9 @@ def _read_part(model: TransportModel, part: str, known: Collection[str], aliases
     sets, unknown = _member_sets(model.design, part, known, aliases)
     readings += [_written(model.design, part, members) for members in sets]
     if not readings:
-        raise KeyError(no_vector(model.encoding, unknown))
+        groups = [group for column in model.design.group_cols for group in known_groups(model, column)]
+        hint = f" Groups of the fit are {listed(groups)}; any other one takes a mapping." if groups else ""
+        raise KeyError(no_vector(model.encoding, unknown) + hint)
     if len(readings) > 1:
         raise ValueError(
             f"{part!r} may be any of {listed(', '.join(f'{c}={v}' for c, v in one.items()) for one in readings)}. "

@@ -31,7 +31,12 @@ def test_lines_are_predicted_and_points_measured(fitted, curve, above):
     axes = scgap.pl.dose_response(fitted, curve, features=FEATURES, above=above, show=False)
     for axis, feature in zip(axes, FEATURES, strict=True):
         assert (axis.get_title(), axis.get_xscale()) == (feature, "log")
-        for line, label in zip(axis.get_legend_handles_labels()[0], ["drug_1, line_1", "drug_1, line_2"], strict=True):
+        *lines, control = axis.get_legend_handles_labels()[0]
+        levels = [line for line in axis.lines if line.get_linestyle() == ":"]
+        assert (control.get_label(), control) == ("control", levels[0])
+        expected = [mean_of(fitted, feature, above, perturbation="control", cell_line=g) for g in ("line_1", "line_2")]
+        np.testing.assert_allclose([line.get_ydata()[0] for line in levels], expected, rtol=1e-4, atol=1e-5)
+        for line, label in zip(lines, ["drug_1, line_1", "drug_1, line_2"], strict=True):
             group = label.split(", ")[1]
             assert line.get_label() == label
             np.testing.assert_array_equal(line.get_xdata(), DOSES)
@@ -66,3 +71,27 @@ def test_what_cannot_be_drawn_is_refused(fitted, curve, refused, settings):
     scgap.tl.fit_transport(fitted, **settings | {"dose_col": None})
     with refused(fitted, ValueError, "fitted without doses", "dose_col="):
         scgap.pl.dose_response(fitted, curve, features=FEATURES, show=False)
+
+
+def test_lines_beyond_the_palette_differ_in_dashes(fitted, curve):
+    curves = curve.copy()
+    names = [f"drug {i}" for i in range(10)]
+    curves.obs["perturbation"] = np.resize(names, curves.n_obs)
+    axis = scgap.pl.dose_response(fitted, curves, features=FEATURES[0], show=False)
+    lines = axis.get_legend_handles_labels()[0][:-1]
+    assert len(lines) == 20
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
+
+
+def test_single_perturbations_in_one_of_several_columns_are_drawn(screen, settings):
+    given = screen.obs["perturbation"] == "drug_1"
+    screen.obs["second"], screen.obs["second_dose"] = np.where(given, "drug_2", "control"), given * 50.0
+    columns = {"target_col": ["perturbation", "second"], "dose_col": ["dose_value", "second_dose"]}
+    scgap.tl.fit_transport(screen, **{**settings, **columns})
+    queries = [*({"perturbation": "drug_3", "dose_value": dose} for dose in DOSES), "drug_1 7 + drug_2 50 + drug_3 9"]
+    curve = scgap.tl.screen(screen, queries, n_cells=20, progress=False)
+    axis = scgap.pl.dose_response(screen, curve, features=FEATURES[0], show=False)
+    lines, labels = axis.get_legend_handles_labels()
+    assert labels == ["drug_3, line_1", "drug_3, line_2", "control"]
+    for line in lines[:-1]:
+        np.testing.assert_array_equal(line.get_xdata(), DOSES)

@@ -1,4 +1,6 @@
 import importlib
+import subprocess
+import sys
 from itertools import combinations
 
 import matplotlib.pyplot as plt
@@ -8,10 +10,11 @@ from matplotlib.colors import to_hex, to_rgb
 from scipy import stats
 
 import scgap
+from scgap._baselines import BASELINES
 from scgap.pl._cells import Cells
-from scgap.pl._panel import Errors, draw_panel
-from scgap.pl._points import make_points
-from scgap.pl._style import BASELINE, MODEL
+from scgap.pl._panel import Errors, draw_panel, error_texts, write_panel
+from scgap.pl._points import make_points, nearest_baseline
+from scgap.pl._style import BASELINE, MODEL, settle
 
 QUERY = {"perturbation": "drug_3", "dose_value": 1_000.0}
 
@@ -33,7 +36,7 @@ STATISTICS = {
 @pytest.fixture
 def only_control(monkeypatch):
     """As where there is nothing to learn baselines from."""
-    monkeypatch.setattr(importlib.import_module("scgap.pl._cells"), "BASELINES", {})
+    monkeypatch.setattr(importlib.import_module("scgap.pl._baselines"), "BASELINES", {})
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +69,17 @@ def scatter(axis, colour):
 def points(axis, colour):
     """Coordinates (n, 2) of the points of one colour."""
     return np.asarray(scatter(axis, colour).get_offsets())
+
+
+def legend_texts(axis):
+    """Heading and lines of the corner."""
+    legend = axis.get_legend()
+    return [legend.get_title().get_text(), *(text.get_text() for text in legend.get_texts())]
+
+
+def baseline_of(axis):
+    """Name of the baseline that stands behind."""
+    return legend_texts(axis)[2].split(" ")[0]
 
 
 def rows(adata, line, *, observed):
@@ -104,11 +118,10 @@ def test_moments_say_what_is_drawn(adata):
         assert axis.get_xlim() == axis.get_ylim()
         inside = np.concatenate([points(axis, MODEL), points(axis, BASELINE)])
         assert axis.get_xlim()[0] < inside.min() < inside.max() < axis.get_xlim()[1]
-        texts = [text.get_text() for text in axis.texts]
-        for name, colour in (("predicted", MODEL), ("control", BASELINE)):
-            x, y = points(axis, colour).T
-            assert f"{name} $R^2$ {np.corrcoef(x, y)[0, 1] ** 2:.2f}" in texts
-        named = [text for text in texts if not text.startswith(("score", "predicted", "control"))]
+        heading, *lines = legend_texts(axis)
+        assert heading.startswith(("error (score ", "error (nothing to gain)"))
+        assert [line.split(" ")[0] for line in lines] == ["predicted", "control", "replicate"]
+        named = [text.get_text() for text in axis.texts]
         assert len(named) <= 3
         assert {name for text in named for name in text.split(",\n")} <= set(adata.var_names)
 
@@ -120,23 +133,55 @@ def test_moments_name_the_features_that_are_furthest_off(adata):
     assert [text.get_text() for text in axis.texts].count("feature_7") == 2
 
 
-def test_moments_name_no_feature_over_another_text(adata):
+def texts_of(axis):
+    """Where the corner and the names are, in pixels."""
+    return [axis.get_legend().get_window_extent(), *(text.get_window_extent() for text in axis.texts)]
+
+
+@pytest.mark.parametrize("n_letters", [1, 12, 60])
+def test_no_text_overprints_another_or_leaves_the_panel(adata, n_letters, tmp_path):
+    adata = adata.copy()
+    adata.uns["scgap"] = {**adata.uns["scgap"]}
     source = rows(adata, "line_1", observed=False) | rows(adata, "line_2", observed=False)
     adata.layers["scgap"][source] += np.linspace(3.0, 3.01, adata.n_vars)
-    figure = scgap.pl.moments(adata, moments="mean", return_fig=True)
-    texts = [text.get_window_extent() for text in figure.axes[0].texts]
-    assert len(texts) > 4  # the score, R² of predicted and control, and at least two names
-    assert not any(one.overlaps(other) for i, one in enumerate(texts) for other in texts[:i])
+    adata.layers["scgap"][source, :7] *= 4.0
+    names = np.array([f"{i}{'x' * n_letters}" for i in range(adata.n_vars)], object)
+    adata.var_names = adata.uns["scgap"]["var_names"] = names
+    figure = scgap.pl.moments(adata, return_fig=True)
+    figure.savefig(tmp_path / "plot.png")  # whose layout must be the one that texts were placed for
+    assert sum(len(axis.texts) for axis in figure.axes) >= 5
+    for axis in figure.axes:
+        texts = texts_of(axis)
+        assert not any(one.overlaps(other) for i, one in enumerate(texts) for other in texts[:i])
+        for box in texts:
+            assert (box.min >= axis.bbox.min - 1).all()
+            assert (box.max <= axis.bbox.max + 1).all()
 
 
-def test_moments_write_r2_where_fewest_points_are_hidden(adata):
+def test_texts_are_placed_in_the_layout_that_is_saved(adata, monkeypatch, tmp_path):
+    module, sizes = importlib.import_module("scgap.pl._moments"), {}
+
+    def write(axis, points):
+        sizes[axis] = axis.bbox.size
+        write_panel(axis, points)
+
+    monkeypatch.setattr(module, "write_panel", write)
+    # A label of two lines, for which the first draw leaves too little space.
+    monkeypatch.setattr(importlib.import_module("scgap.pl._points"), "MAX_PAIRS", 25)
+    figure = scgap.pl.moments(adata, return_fig=True)
+    figure.savefig(tmp_path / "plot.png")
+    for axis in figure.axes:
+        np.testing.assert_allclose(sizes[axis], axis.bbox.size, atol=1.0)  # pixels
+
+
+def test_the_corner_is_where_fewest_points_are_hidden(adata):
     source = rows(adata, "line_1", observed=False) | rows(adata, "line_2", observed=False)
     for shift, above in ((-20.0, True), (20.0, False)):
         adata.layers["scgap"][source] += shift
         axis = scgap.pl.moments(adata, moments="mean", show=False)
-        texts = [text for text in axis.texts if "R^2" in text.get_text()]
-        assert [text.get_position()[1] > 0.5 for text in texts] == [above] * 2
-        assert all(to_hex(text.get_bbox_patch().get_facecolor()) == "#ffffff" for text in texts)
+        box = axis.get_legend().get_window_extent()
+        assert (box.y0 > axis.bbox.y0 + axis.bbox.height / 2) == above
+        assert to_hex(axis.get_legend().get_frame().get_facecolor()) == "#ffffff"
         adata.layers["scgap"][source] -= shift
 
 
@@ -151,8 +196,8 @@ def test_moments_leave_out_shapes_of_constant_and_rare_features(adata):
     axes = scgap.pl.moments(adata, show=False)
     n_pairs = 18 * 17 // 2 + 19 * 18 // 2
     assert [len(points(axis, MODEL)) for axis in axes] == [40, 40, 37, 37, n_pairs]
-    labels = [f"observed ({n_pairs} of 380 pairs,\nmost variable first)"]
-    assert [axis.get_xlabel() for axis in axes] == ["observed"] * 2 + ["observed (37 of 40 points)"] * 2 + labels
+    labels = ["observed\n(37 of 40 points)"] * 2 + [f"observed\n({n_pairs} of 380 pairs)"]
+    assert [axis.get_xlabel() for axis in axes] == ["observed"] * 2 + labels
     skewness = stats.skew(adata.X[rows(adata, "line_2", observed=True), 5].astype(float))
     assert np.isclose(points(axes[2], MODEL)[:, 0], skewness, rtol=1e-4).any()  # rare in the other line alone
 
@@ -160,10 +205,14 @@ def test_moments_leave_out_shapes_of_constant_and_rare_features(adata):
 def test_moments_of_features_without_any_shape(adata):
     adata.X[:] = adata.layers["scgap"][:] = 1.0
     figure = scgap.pl.moments(adata, return_fig=True)
-    labels = ["observed (0 of 40 points)"] * 2 + ["observed (0 of 380 pairs,\nmost variable first)"]
+    labels = ["observed\n(0 of 40 points)"] * 2 + ["observed\n(0 of 380 pairs)"]
     assert [axis.get_xlabel() for axis in figure.axes[2:]] == labels
-    assert all("score undefined" in [text.get_text() for text in axis.texts] for axis in figure.axes[2:])
-    assert all("predicted $R^2$ undefined" in [text.get_text() for text in axis.texts] for axis in figure.axes)
+    assert [legend_texts(axis) for axis in figure.axes[:2]] == [
+        ["error (nothing to gain)", "predicted 0", "control 0", "replicate 0"]
+    ] * 2
+    for axis in figure.axes[2:]:
+        assert axis.get_legend() is None
+        assert [text.get_text() for text in axis.texts] == ["no feature varies\nin enough cells"]
 
 
 def test_correlations_are_of_the_pairs_that_vary_most(adata, monkeypatch):
@@ -171,7 +220,7 @@ def test_correlations_are_of_the_pairs_that_vary_most(adata, monkeypatch):
     assert len(everything) == 2 * 20 * 19 // 2
     monkeypatch.setattr(importlib.import_module("scgap.pl._points"), "MAX_PAIRS", 25)
     axis = scgap.pl.moments(adata, moments="correlation", show=False)
-    assert axis.get_xlabel() == "observed (20 of 380 pairs,\nmost variable first)"  # 5 features have 10 pairs
+    assert axis.get_xlabel() == "observed\n(20 of 380 pairs)"  # 5 features have 10 pairs
     for line, found in zip(("line_1", "line_2"), np.split(points(axis, MODEL), 2), strict=True):
         observed = adata.X[rows(adata, line, observed=True)].astype(float)
         chosen = np.sort(np.argsort(-observed.var(axis=0))[:5])
@@ -180,22 +229,29 @@ def test_correlations_are_of_the_pairs_that_vary_most(adata, monkeypatch):
         np.testing.assert_allclose(found[:, 1], correlation(predicted[:, chosen]), atol=1e-5)
 
 
-def beside(predicted, baseline, observed):
-    """Cells with a single baseline."""
-    return Cells(predicted, observed, {"control": baseline})
+NAMES = np.array(["A", "B", "C"], object)
 
 
-def panel(moment, cells):
-    """Texts of a panel of features A, B and C."""
+def points_beside(moment, predicted, source, observed, **baselines):
+    """Points of features A, B and C in one group, with control cells and others as baselines."""
+    cells = Cells(predicted, source, observed, None)
+    return make_points(moment, [cells], [{"control": source, **baselines}], NAMES)
+
+
+def panel(moment, found):
+    """Axes with a panel."""
     axis = plt.subplots()[1]
-    draw_panel(axis, moment, make_points(moment, [cells], np.array(["A", "B", "C"], object)))
-    return [text.get_text() for text in axis.texts]
+    draw_panel(axis, moment, found)
+    settle(np.array([axis]))
+    write_panel(axis, found)
+    return axis
 
 
 def test_pairs_furthest_off_are_named():
-    cells = np.random.default_rng(0).normal(size=(3, 400, 3))
-    cells[0, :, 2] = cells[0, :, 0]  # A and C go together in the prediction alone
-    assert panel("correlation", beside(*cells))[3] == "A,\nC"
+    predicted, source, observed = np.random.default_rng(0).normal(size=(3, 400, 3))
+    predicted[:, 2] = predicted[:, 0]  # A and C go together in the prediction alone
+    axis = panel("correlation", points_beside("correlation", predicted, source, observed))
+    assert [text.get_text() for text in axis.texts] == ["A,\nC"]
 
 
 @pytest.mark.parametrize("moment", ["mean", "std", "correlation"])
@@ -203,59 +259,106 @@ def test_the_score_is_0_for_the_baseline_and_near_1_for_a_replicate(moment):
     one, other, truth = np.random.default_rng(0).normal(size=(3, 20_000, 3))
     mixing = np.array([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 0.0, 2.0]])
     replicate, observed = other @ mixing + 3.0, truth @ mixing + 3.0
-    assert abs(float(panel(moment, beside(one, one[::-1], observed))[0].removeprefix("score "))) <= 0.05
-    assert abs(float(panel(moment, beside(replicate, one, observed))[0].removeprefix("score ")) - 1.0) <= 0.05
+    for predicted, expected in ((one[::-1], 0.0), (replicate, 1.0)):
+        heading = legend_texts(panel(moment, points_beside(moment, predicted, one, observed)))[0]
+        assert abs(float(heading.removeprefix("error (score ").removesuffix(")")) - expected) <= 0.05
 
 
-def test_without_anything_to_gain_there_is_no_score():
-    cells = beside(*np.random.default_rng(0).normal(size=(3, 50, 3)))
-    points = make_points("mean", [cells], np.array(["A", "B", "C"], object))
-    for errors, text in ((Errors(0.5, 0.2, 0.2), "score undefined"), (Errors(0.5, 0.4, 0.2), "score -0.50")):
-        axis = plt.subplots()[1]
-        draw_panel(axis, "mean", points._replace(errors=errors))
-        assert axis.texts[0].get_text() == text
+@pytest.mark.parametrize(
+    ("errors", "heading", "lines"),
+    [
+        (Errors(0.5, 0.4, 0.2), "error (score -0.50)", ["predicted 0.50", "near 0.40", "replicate 0.20"]),
+        (Errors(0.05, 0.022, 0.02), "error (score -14)", ["predicted 0.050", "near 0.022", "replicate 0.020"]),
+        (Errors(0.5, 0.2, 0.2), "error (nothing to gain)", ["predicted 0.50", "near 0.20", "replicate 0.20"]),
+        (Errors(4e3, 1.04e3, 1e3), "error (nothing to gain)", ["predicted 4,000", "near 1,040", "replicate 1,000"]),
+        (Errors(0.0, 0.0, 0.0), "error (nothing to gain)", ["predicted 0", "near 0", "replicate 0"]),
+    ],
+)
+def test_the_corner_always_gives_the_errors(errors, heading, lines):
+    assert error_texts(errors, "near") == (heading, lines)
 
 
-def test_errors_are_those_of_halves_of_equally_many_cells():
+def test_errors_are_those_of_halves_of_equally_many_cells(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("scgap.pl._points"), "N_HALVINGS", 2)
     generator = np.random.default_rng(0)
-    groups = [beside(*(generator.normal(loc, 1.0, (n, 3)) for loc, n in ((0.5, 51), (1.0, 30), (0.0, 20))))]
-    found = make_points("mean", groups, np.array(["a", "b", "c"], object))
-    generator = np.random.default_rng(0)
-    predicted, baseline, observed = (
-        part[generator.permutation(len(part))[:20]]
-        for part in groups[0][:1] + tuple(groups[0].baselines.values()) + groups[0][1:2]
-    )
-    halves = slice(0, 10), slice(10, 20)
+    source, observed = generator.normal(1.0, 1.0, (51, 3)), generator.normal(0.0, 1.0, (20, 3))
+    predicted = source - 0.5
+    found = points_beside("mean", predicted, source, observed)
+    generator, errors = np.random.default_rng(0), []
 
     def error(one, other):
-        return np.mean([np.abs(one[half].mean(axis=0) - other[half].mean(axis=0)).mean() for half in halves])
+        return np.mean([np.abs(one[i : i + 10].mean(0) - other[i : i + 10].mean(0)).mean() for i in (0, 10)])
 
-    replicate = np.abs(observed[:10].mean(axis=0) - observed[10:].mean(axis=0)).mean()
-    np.testing.assert_allclose(found.errors, [error(predicted, observed), error(baseline, observed), replicate])
+    for _ in range(2):
+        moved, seen = generator.permutation(51)[:20], observed[generator.permutation(20)]
+        replicate = np.abs(seen[:10].mean(0) - seen[10:].mean(0)).mean()
+        errors.append([error(predicted[moved], seen), error(source[moved], seen), replicate])
+    np.testing.assert_allclose(found.errors, np.mean(errors, axis=0))
 
 
 def test_the_best_simple_baseline_stands_behind_under_its_name(adata):
-    group = Cells(*np.random.default_rng(0).normal(size=(2, 400, 3)), {})
-    baselines = {"far": group.observed + 1.0, "near": group.observed * 1.5, "wide": group.observed + 0.1}
-    for moment, best in (("mean", "near"), ("std", "far")):
-        found = make_points(moment, [group._replace(baselines=baselines)], np.array(["A", "B", "C"], object))
-        assert found.baseline_name in ({"near", "wide"} if moment == "mean" else {"far", "wide"}), best
-    axis = scgap.pl.moments(adata, moments="mean", show=False)
-    names = {text.get_text().split(" $")[0] for text in axis.texts} - {"predicted"}
-    assert names & {"mean_shift", "gaussian", "ridge"}  # all of which have the training cells' mean, or nearly
+    predicted, source, observed = np.random.default_rng(0).normal(size=(3, 400, 3))
+    baselines = {"far": observed + 1.0, "narrow": 0.5 * (observed - observed.mean(0)) + observed.mean(0)}
+    for moment, best in (("mean", "narrow"), ("std", "far")):
+        found = points_beside(moment, predicted, source, observed, **baselines)
+        assert found.baseline_name == best
+        expected = {"mean": np.mean, "std": np.std}[moment](baselines[best], axis=0)
+        np.testing.assert_allclose(found.baseline, expected)
+    trained = baseline_of(scgap.pl.moments(adata, moments="mean", show=False))
+    assert trained in BASELINES
+    assert trained != "identity"  # effects are large
     adata.obs["split"] = "test"  # nothing to learn baselines from
-    axis = scgap.pl.moments(adata, moments="mean", show=False)
-    assert any(text.get_text().startswith("control $R^2$") for text in axis.texts)
+    assert baseline_of(scgap.pl.moments(adata, moments="mean", show=False)) == "control"
+
+
+def test_of_equally_good_baselines_the_first_is_taken():
+    observed = np.zeros(4)
+    points = {name: np.full(4, error) for name, error in (("a", 1.0), ("b", 0.9991), ("c", 0.9995), ("d", 0.99))}
+    assert nearest_baseline(points, observed) == "d"
+    del points["d"]
+    assert nearest_baseline(points, observed) == "a"
+    assert nearest_baseline({"a": observed + 1.0, "b": observed, "c": observed}, observed) == "b"
+
+
+def test_the_simplest_baselines_come_first(adata, monkeypatch):
+    module = importlib.import_module("scgap.pl._baselines")
+    asked = []
+    same = {
+        name: lambda training, condition, source, generator, name=name: asked.append(name) or source
+        for name in BASELINES
+    }
+    monkeypatch.setattr(module, "BASELINES", same)
+    assert baseline_of(scgap.pl.moments(adata, moments="mean", show=False)) == "control"
+    assert asked == [name for name in BASELINES if name != "identity"] * 2  # once in each group
+
+
+@pytest.mark.parametrize("moment", ["skewness", "kurtosis", "correlation"])
+def test_baselines_do_not_choose_the_features(moment):
+    generator = np.random.default_rng(0)
+    predicted, observed = generator.gamma(1.0, size=(2, 400, 3))
+    source = generator.normal(size=(400, 3))
+    alone = points_beside(moment, predicted, source, observed)
+    constant = observed.copy()
+    constant[:, 1] = 2.0  # right in the other features: still the nearest
+    found = points_beside(moment, predicted, source, observed, constant=constant)
+    assert found.baseline_name == "constant"
+    np.testing.assert_array_equal(found.names, alone.names)
+    np.testing.assert_array_equal(found.observed, alone.observed)
+    of_b = ["B" in name.split(",\n") for name in found.names]
+    assert (found.baseline[of_b] == 0).all()
+    assert (found.baseline[~np.array(of_b)] != 0).all()
+    source[:, 1] = 2.0  # of control cells, it does matter
+    assert not any("B" in name for name in points_beside(moment, predicted, source, observed).names)
 
 
 def test_dark_styles_have_light_lines_and_texts_on_dark(adata):
     with plt.style.context("dark_background"):
         axis = scgap.pl.moments(adata, moments="mean", show=False)
     assert to_hex(axis.lines[0].get_color()) == "#ffffff"
-    boxes = [text.get_bbox_patch() for text in axis.texts if text.get_bbox_patch() is not None]
-    assert [to_hex(box.get_facecolor()) for box in boxes] == ["#000000"] * 3
+    assert to_hex(axis.get_legend().get_frame().get_facecolor()) == "#000000"
+    assert to_hex(axis.get_legend().get_title().get_color()) == "#ffffff"
     light = scgap.pl.moments(adata, moments="mean", show=False)
-    for one, other in zip(axis.texts[:3], light.texts[:3], strict=True):
+    for one, other in zip(axis.get_legend().get_texts(), light.get_legend().get_texts(), strict=True):
         assert np.greater(to_rgb(one.get_color()), to_rgb(other.get_color())).all()
 
 
@@ -418,6 +521,21 @@ def test_moments_of_another_object_with_the_map(adata):
     other = adata[adata.obs["split"] == "test"].copy()
     del other.obs["split"]
     np.testing.assert_array_equal(points(scgap.pl.moments(other, show=False)[0], MODEL), expected)
+
+
+def test_drawing_loads_no_library_for_training(adata, tmp_path):
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    script = """
+import sys, anndata, matplotlib, scgap
+matplotlib.use("agg")
+adata = anndata.read_h5ad(sys.argv[1])
+figure = scgap.pl.moments(adata, return_fig=True)
+assert all(axis.get_legend() is not None for axis in figure.axes)
+print(*({"anndata", "jax", "jaxlib", "flax", "optax", "ott"} & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", script, tmp_path / "screen.h5ad"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["anndata"]
 
 
 def test_moments_need_no_controls(fitted):

@@ -146,9 +146,24 @@ def test_metrics_without_a_score_say_so(table):
     table.loc[table["support"].eq("seen"), "value"] = np.nan
     axes = scgap.pl.scores(table, show=False)
     assert [axis.get_title() for axis in axes] == ["seen\n0 conditions", "unseen perturbation\n5 conditions"]
-    assert texts(axes[0]) == ["no score", "no score"]
+    assert texts(axes[0]) == ["no values", "no values"]
     assert texts(axes[1]) == ["no score"]
     assert axes[1].texts[0].get_position()[1] == 1  # in the row of the second metric
+
+
+def test_methods_without_any_value_take_no_room(table):
+    table.loc[table["method"].eq("mean_shift") & table["metric"].eq("std_error"), "value"] = np.nan
+    table.loc[table["method"] == "identity", "value"] = np.nan
+    axes = scgap.pl.scores(table, show=False)
+    assert list(drawn(axes[0])) == ["scgap", "permuted_conditions", "mean_shift"]
+    assert list(drawn(scgap.pl.scores(table, methods=["identity", "scgap"], show=False)[0])) == ["identity", "scgap"]
+    table["value"] = np.nan
+    assert list(drawn(scgap.pl.scores(table, show=False)[0])) == [
+        "scgap",
+        "permuted_conditions",
+        "identity",
+        "mean_shift",
+    ]
 
 
 def test_splits_are_panels_and_one_condition_is_a_point(table):

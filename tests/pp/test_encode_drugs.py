@@ -173,6 +173,8 @@ def test_a_copy_leaves_the_input_alone(screen, same):
         ("smile", {}, KeyError, ("'smile' is not in adata.obs",)),
         (SMILES, {"reference": ["C1CC"]}, ValueError, ("cannot read the SMILES of 'C1CC: C1CC'",)),
         (SMILES, {"reference": "CCO"}, TypeError, ("reference='CCO' is one string", "Pass a list")),
+        (list(SMILES.values()), {}, TypeError, ("smiles is a list", "Pass a mapping")),
+        (None, {}, TypeError, ("smiles is a NoneType", "the obs column")),
         (SMILES, {"method": "ecfp"}, ValueError, ("method='ecfp'", '"rdkit2d" or "morgan"')),
         (SMILES, {"method": "morgan", "reference": ["CCO"]}, ValueError, ("reference=", "Leave it out")),
         (SMILES, {"target_col": "drug"}, KeyError, ("'drug' is not in adata.obs",)),

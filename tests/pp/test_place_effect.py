@@ -119,6 +119,8 @@ def test_what_cannot_be_placed_is_refused(held_out, refused):
         (("new", cells), {"key": "efect"}, KeyError, ("'efect' is not in adata.uns", "Did you mean 'effect'?")),
         (("new", cells), {"key": "table"}, ValueError, ("method 'table'", "scgap.pp.encode_effects")),
         (("A", cells), {}, ValueError, ("'A' has a vector already", "hold the perturbation out")),
+        (("control", cells), {}, ValueError, ("'control' is not the label of one perturbation",)),
+        (("", cells), {}, ValueError, ("'' is not the label of one",)),
         (("new", cells[:12]), {}, ValueError, ("cells selects 12 cells", "10 of them in one group of 'one', 'two'")),
         (("new", []), {}, ValueError, ("cells selects no cells", "at least one cell.")),
         (("new", ["x"]), {}, KeyError, ("cells names 1 cells", "'x'")),
@@ -144,3 +146,10 @@ def test_a_view_is_refused(held_out, refused):
     view = held_out[:, :]
     with refused(view, ValueError, "view", "copy=True"):
         scgap.pp.place_effect(view, "new", cells_of(held_out))
+
+
+def test_a_combination_has_no_place(held_out, refused):
+    with pytest.warns(UserWarning, match="No vector for 'new'"):
+        scgap.pp.encode_effects(held_out, sep="+", **TRAINED)
+    with refused(held_out, ValueError, "'A+new' is not the label of one perturbation", "a combination"):
+        scgap.pp.place_effect(held_out, "A+new", cells_of(held_out))

@@ -46,6 +46,63 @@ def test_responders_and_escapers_are_told_apart(cells):
     assert probability[cells.obs["answers"]].quantile(0.1) > probability[perturbation == "control"].quantile(0.9)
 
 
+def screen(escaped, shift=4.0, n_controls=800, n_cells=600, seed=0):
+    """Controls and one drug for each share of escaped cells; ``obs["answers"]`` says which did not escape."""
+    generator = np.random.default_rng(seed)
+    answers = [np.arange(n_cells) >= round(share * n_cells) for share in escaped]
+    answers = np.concatenate([np.zeros(n_controls, bool), *answers])
+    labels = np.repeat(["control", *(f"drug {share}" for share in escaped)], [n_controls, *[n_cells] * len(escaped)])
+    values = generator.gamma(2.0, size=(len(labels), 12)).astype(np.float32)
+    values[answers, :6] += shift
+    index = [f"cell_{i}" for i in range(len(labels))]
+    return AnnData(values, pd.DataFrame({"perturbation": labels, "answers": answers}, index))
+
+
+@pytest.mark.parametrize("tau", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.85])
+def test_any_share_may_escape(share, tau):
+    adata = screen([share])
+    scgap.pp.responders(adata, tau=tau)
+    drug = adata.obs[adata.obs["perturbation"] != "control"]
+    called, answers = drug["responder"] == "responder", drug["answers"]
+    assert called[answers].mean() > 0.8
+    assert called.mean() == pytest.approx(1.0 - share, abs=0.1)
+    assert drug["responder_probability"][answers].mean() > 0.8
+    if share:
+        assert called[~answers].mean() < 0.12  # 5 % in the mean, as of the controls
+        assert drug["responder_probability"][~answers].mean() < 0.5
+
+
+def test_probabilities_are_of_being_perturbed():
+    shares = [0.0, 0.3, 0.6, 1.0]
+    adata = screen(shares, n_controls=2_000, n_cells=1_000)
+    scgap.pp.responders(adata, tau=1.0)
+    obs = adata.obs
+    for share in shares[1:]:
+        escaped = (obs["perturbation"] == f"drug {share}") & ~obs["answers"]
+        # Of as many controls as perturbed cells, so many of those that look like controls are perturbed.
+        assert obs["responder_probability"][escaped].mean() == pytest.approx(share / (1 + share), abs=0.05)
+    assert obs["responder_probability"][obs["perturbation"] == "drug 0.0"].mean() > 0.9
+
+
+def test_a_weak_effect_leaves_cells_that_look_like_controls():
+    adata = screen([0.0], shift=1.0)
+    scgap.pp.responders(adata)
+    row = adata.uns["responder"]["table"].iloc[0]
+    assert row["p_value"] < 1e-10
+    assert 0.3 < row["fraction"] < 0.8  # though all answered
+
+
+def test_without_effect_there_are_seldom_responders():
+    adata = screen([1.0 + i for i in range(30)], n_controls=200, n_cells=100)
+    scgap.pp.responders(adata)
+    fraction = adata.uns["responder"]["table"]["fraction"]
+    assert (fraction > 0.0).sum() <= 5  # at level .05, 1.5 in the mean
+    assert fraction.max() < 0.2
+    drugs = adata.obs["responder_probability"][adata.obs["perturbation"] != "control"]
+    assert drugs.mean() == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_call_does_not_depend_on_other_conditions(cells):
     scgap.pp.responders(cells)
     some = cells[cells.obs["perturbation"] != "full"].copy()

@@ -168,7 +168,14 @@ def test_labels_of_a_mudata(screen):
             ("Nothing is left to train on", "Name fewer"),
         ),
         ({"holdout": ["drug_1"]}, TypeError, ("holdout=['drug_1']", "Pass a mapping", "the name of a strategy")),
+        ({"holdout": {"perturbation": None}}, KeyError, ("'None' is not in adata.obs['perturbation']",)),
         ({"key_added": "a/b"}, ValueError, ("'a/b' cannot be a key",)),
+        ({"key_added": "perturbation"}, ValueError, ("'perturbation' is a column that the split is made from",)),
+        (
+            {"holdout": {"subpopulation": ["state_1"]}, "key_added": "subpopulation"},
+            ValueError,
+            ("would be lost", "another name"),
+        ),
         ({"mod": "rna"}, ValueError, ("mod='rna'", "Leave mod out")),
     ],
 )

@@ -3,12 +3,16 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from mudata import MuData
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import scgap
 from scgap import _scoring
 from scgap._baselines import BASELINES
 from scgap._comparison import METRICS, Metric
+from scgap._conditions import Condition
+from scgap._reference import make_references
 
+CONTROL = Condition(())
 KEYS = ["condition", "method", "metric"]
 METHODS = {"scgap", *BASELINES, "permuted_conditions", "ceiling"}
 FEW = ["energy_distance", "mean_error", "std_error", "r2", "pearson_delta"]
@@ -17,6 +21,13 @@ FEW = ["energy_distance", "mean_error", "std_error", "r2", "pearson_delta"]
 def energy(table):
     """Mean energy distance of each method over conditions."""
     return table[table["metric"] == "energy_distance"].groupby("method")["value"].mean()
+
+
+def of_condition(adata, perturbation, dose, line):
+    """Test cells of one condition."""
+    obs = adata.obs
+    is_asked = (obs["perturbation"] == perturbation) & (obs["dose_value"] == dose) & (obs["cell_line"] == line)
+    return np.flatnonzero(is_asked & (obs["split"] == "test"))
 
 
 def test_the_table_is_tidy(fitted):
@@ -85,11 +96,46 @@ def test_scores_of_metrics_that_are_better_when_higher(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("step", ["learn", "make_references", "measure"])
+def test_no_step_lets_threads_wait_for_each_other(fitted, monkeypatch, step):
+    run, threads = getattr(_scoring, step), set()
+
+    def watched(*args, **kwargs):
+        threads.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(_scoring, step, watched)
+    with threadpool_limits(2, "blas"):
+        scgap.tl.evaluate(fitted, metrics="mean_error")
+    assert threads == {1}
+
+
+def test_a_collapse_is_infinitely_far_off_in_its_variance():
+    generator = np.random.default_rng(0)
+    reference = make_references({}, {CONTROL: np.zeros(3)}, [], nonnegative=False, generator=generator).of(CONTROL)
+    observed, source = generator.normal(size=(2, 40, 3))
+    predicted = {"scgap": np.ones((40, 3)), "identity": 3.0 * source}
+    table = _scoring.score_methods(predicted, observed, source, reference, ["variance_ratio"], set())
+    score = table.set_index("method")["score"]
+    assert (score["scgap"], score["identity"], score["ceiling"]) == (-np.inf, 0.0, 1.0)
+
+
 def test_a_baseline_without_prediction_says_why(fitted):
     table = scgap.tl.evaluate(fitted, metrics="mean_error")
     additive = table[table["method"] == "additive"]
     assert additive["value"].isna().all()
     assert (additive["reason"] != "").all()
+
+
+def test_observed_cells_without_spread_have_no_correlations_to_compare_with(fitted):
+    test = (fitted.obs["split"] == "test") & (fitted.obs["perturbation"] == "drug_1")
+    fitted.X[test.to_numpy(), 1:] = 1.0  # all features but one
+    table = scgap.tl.evaluate(fitted, metrics=["correlation_error", "mean_error"])
+    alone = table["condition"].str.startswith("drug_1") & (table["metric"] == "correlation_error")
+    predicted = table["method"].isin(["scgap", "identity", "ceiling"])
+    assert table.loc[alone, ["value", "baseline", "ceiling", "score"]].isna().all(axis=None)
+    assert set(table.loc[alone & predicted, "reason"]) == {"undefined: no effect, or no spread, to compare with"}
+    assert table.loc[~alone & predicted, "value"].notna().all()
 
 
 def test_another_condition_is_predicted_worse(fitted):
@@ -194,7 +240,7 @@ def test_unseen_conditions_are_marked(encoded):
 def test_what_cannot_be_predicted_has_rows_without_values(screen, settings, refused):
     scgap.pp.split(screen, holdout={"perturbation": ["drug_2"]}, dose_col="dose_value", group_col="cell_line")
     scgap.tl.fit_transport(screen, **{**settings, "n_iters": 0})
-    with pytest.warns(UserWarning, match=r"have no scores \(no vector for a perturbation: 'drug_2") as log:
+    with pytest.warns(UserWarning, match=r"have no scores of 'scgap' \(no vector for a perturbation: 'drug_2") as log:
         table = scgap.tl.evaluate(screen, metrics="mean_error")
     assert len(log) == 1
     mine = table[table["method"] == "scgap"]
@@ -219,16 +265,19 @@ def test_objects_without_training_cells(fitted):
 
 
 def test_few_cells_have_no_scores(fitted):
-    rows = np.flatnonzero((fitted.obs["perturbation"] == "drug_1") & (fitted.obs["split"] == "test"))
-    kept = np.setdiff1d(np.arange(fitted.n_obs), rows[3:])
-    few = fitted[kept].copy()
-    with pytest.warns(UserWarning, match=r"conditions have no scores \("):
+    rows = of_condition(fitted, "drug_1", 100, "line_1")
+    few = fitted[np.setdiff1d(np.arange(fitted.n_obs), rows[3:])].copy()
+    words = r"1 of 12 conditions have no scores of 'scgap' \(fewer than 4 observed cells: 'drug_1 100, line_1'\)"
+    with pytest.warns(UserWarning, match=words):
         table = scgap.tl.evaluate(few, metrics=["mean_error"])
-    lost = table["condition"].str.startswith("drug_1 ") & table["value"].isna()
-    assert lost.any()
-    assert set(table["reason"][lost & (table["method"] == "ceiling")]) == {
-        "fewer than 4 observed, control or predicted cells"
-    }
+    lost = table["condition"] == "drug_1 100, line_1"
+    assert set(table["method"][lost]) == METHODS
+    assert set(table["reason"][lost]) == {"fewer than 4 observed cells"}
+    assert table["value"][lost].isna().all()
+    assert table["value"][~lost & (table["method"] != "additive") & (table["method"] != "nearest")].notna().all()
+    few = few[np.setdiff1d(np.arange(few.n_obs), of_condition(few, "control", 0, "line_1")[2:])].copy()
+    with pytest.warns(UserWarning, match=r"; fewer than 4 observed and control cells: 'drug_1 100, line_1'\)"):
+        scgap.tl.evaluate(few, metrics=["mean_error"])
 
 
 def test_a_group_without_training_controls_has_the_average_shift(fitted):
@@ -300,6 +349,8 @@ def test_modalities_of_a_mudata(fitted):
         ({"metrics": "std_eror"}, KeyError, ("'std_eror'", "Did you mean 'std_error'?")),
         ({"metrics": []}, ValueError, ("metrics is empty", "'energy_distance'")),
         ({"n_cells": 2.5}, ValueError, ("n_cells=2.5",)),
+        ({"n_cells": 3}, ValueError, ("n_cells=3", "from 4 on")),
+        ({"seed": -1}, ValueError, ("seed=-1", "from 0 on")),
         ({"baselines": ["mean"]}, KeyError, ("'mean' is not in the baselines", "'mean_shift'")),
         ({"split": "vaild"}, ValueError, ("'vaild' is not in the splits", "Did you mean 'valid'?")),
         ({"mod": "rna"}, ValueError, ("mod='rna' was given with an AnnData",)),
@@ -308,6 +359,13 @@ def test_modalities_of_a_mudata(fitted):
 def test_wrong_arguments_are_refused(fitted, refused, arguments, error, words):
     with refused(fitted, error, *words):
         scgap.tl.evaluate(fitted, **arguments)
+
+
+@pytest.mark.parametrize("key", ["identity", "permuted_conditions", "ceiling"])
+def test_a_map_called_like_a_baseline_is_refused(fitted, refused, key):
+    fitted.uns[key] = fitted.uns["scgap"]
+    with refused(fitted, ValueError, f"key='{key}' is the name of a baseline", "another key_added"):
+        scgap.tl.evaluate(fitted, key=key)
 
 
 def test_wrong_objects_are_refused(fitted, screen, settings, refused):

@@ -92,35 +92,81 @@ def test_without_a_split_all_cells_are_compared_with(screen, predicted):
     assert table["n_cells"].min() > seen["n_cells"].max()
 
 
+def test_methods_are_compared_by_as_many_cells_as_the_one_with_the_fewest_has(screen, predicted):
+    place = predicted.obs.groupby(["perturbation", "dose_value", "cell_line"], observed=True).cumcount()
+    few = predicted[((predicted.obs["perturbation"] != "drug_1") | (place < 9)).to_numpy()].copy()
+    table = evaluate(screen, {"many": predicted, "few": few})
+    assert set(table["n_cells"][~table["condition"].str.startswith("drug_1 ")]) == {10}  # half of the observed ones
+    assert set(table["n_cells"][table["condition"].str.startswith("drug_1 ")]) == {4}
+    assert table["value"][table["method"].isin(["many", "few", "ceiling"])].notna().all()
+
+
+def test_without_training_cells_there_is_a_warning(screen, predicted):
+    test = screen[screen.obs["split"] == "test"].copy()
+    with pytest.warns(UserWarning, match="No cells are 'train' in 'split', so most baselines") as log:
+        table = evaluate(test, predicted)
+    assert [warning.filename for warning in log] == [evaluate.__code__.co_filename]
+    assert set(table["method"][table["value"].notna()]) == {"prediction", "identity", "ceiling"}
+
+
 def test_an_encoding_is_for_the_baselines(screen, predicted):
+    held = ((screen.obs["perturbation"] == "drug_1") & (screen.obs["split"] == "train")).to_numpy()
+    screen = screen[~held].copy()
     learned = evaluate(screen, predicted, metrics="mean_error")
     described = evaluate(screen, predicted, metrics="mean_error", encoding=screen.uns["drug_descriptors"])
-    change = (learned["value"] != described["value"]).groupby(learned["method"]).any()
-    assert change["ridge"]
-    assert not change.drop(["ridge", "nearest"]).any() or set(change[change].index) <= {"ridge", "nearest", "additive"}
+    assert learned[KEYS].equals(described[KEYS])
+    differ = ~(learned["value"].eq(described["value"]) | (learned["value"].isna() & described["value"].isna()))
+    assert set(learned["method"][differ]) == {"ridge", "nearest", "gaussian"}
+
+
+def test_the_units_of_descriptors_do_not_matter(screen, predicted):
+    held = ((screen.obs["perturbation"] == "drug_1") & (screen.obs["split"] == "train")).to_numpy()
+    screen = screen[~held].copy()
+    table = screen.uns["drug_descriptors"]
+    scaled = (table * np.linspace(0.1, 500.0, table.shape[1]) + 7.0).assign(constant=3.3)
+    before, after = (evaluate(screen, predicted, encoding=encoding) for encoding in (table, scaled))
+    pd.testing.assert_frame_equal(before, after, rtol=1e-4)
 
 
 def test_what_was_not_predicted_or_not_observed_has_rows_and_reasons(screen, predicted):
     some = predicted[predicted.obs["perturbation"] != "drug_1"].copy()
     new = predicted[predicted.obs["perturbation"] == "drug_2"].copy()
     new.obs["perturbation"] = "drug_9"
-    with pytest.warns(UserWarning, match=r"have no scores \(.*'drug_"):
-        table = evaluate(screen, anndata.concat([some, new], index_unique="-"))
-    mine = table[table["method"] == "prediction"].set_index("condition")
-    assert set(mine["reason"][mine.index.str.startswith("drug_1 ")]) == {"not predicted"}
-    assert set(mine["reason"][mine.index.str.startswith("drug_9 ")]) == {"no observed cells with split 'test'"}
-    assert set(mine["reason"][mine.index.str.startswith("drug_2 ")]) == {""}
+    joined = anndata.concat([some, new], index_unique="-")
+    with pytest.warns(UserWarning, match=r"8 of 16 conditions have no scores of 'prediction' \(.*'drug_") as log:
+        table = evaluate(screen, joined)
+    assert [warning.filename for warning in log] == [__file__]
+    reasons = table[table["method"] == "prediction"].groupby("condition")["reason"].agg(set)
+    expected = {"drug_1": "not predicted", "drug_9": "no observed cells with split 'test'", "drug_2": "", "drug_3": ""}
+    assert len(reasons) == 16
+    for condition, found in reasons.items():
+        assert found == {expected[condition.split()[0]]}
     others = table[(table["method"] == "identity") & table["condition"].str.startswith("drug_1 ")]
-    assert others["value"].notna().any()  # what can be said of the condition is said
+    assert others["value"].notna().all()  # what can be said of the condition is said
+
+
+def test_each_method_has_a_warning_of_its_own(screen, predicted):
+    parts = {f"no {name}": predicted[predicted.obs["perturbation"] != name].copy() for name in ("drug_1", "drug_2")}
+    with pytest.warns(UserWarning, match="have no scores") as log:
+        evaluate(screen, parts)
+    for warning, name in zip(log, ("drug_1", "drug_2"), strict=True):
+        assert f"4 of 12 conditions have no scores of 'no {name}' (not predicted: '{name} 100, " in str(warning.message)
 
 
 def test_few_predicted_cells_have_a_reason(screen, predicted):
-    few = predicted[predicted.obs["perturbation"].isin(["drug_2", "drug_3"])].copy()
-    one = predicted[predicted.obs["perturbation"] == "drug_1"][:1].copy()
-    with pytest.warns(UserWarning, match="fewer than 4 observed, control or predicted cells"):
-        table = evaluate(screen, anndata.concat([few, one], index_unique="-"))
-    reasons = set(table["reason"][table["condition"].str.startswith("drug_1 ")])
-    assert "fewer than 4 observed, control or predicted cells" in reasons
+    is_first = (
+        (predicted.obs["perturbation"] == "drug_1")
+        & (predicted.obs["dose_value"] == 100)
+        & (predicted.obs["cell_line"] == "line_1")
+    ).to_numpy()
+    few = predicted[np.sort([*np.flatnonzero(~is_first), *np.flatnonzero(is_first)[:3]])].copy()
+    words = r"1 of 12 conditions have no scores of 'prediction' \(fewer than 4 predicted cells: 'drug_1 100, line_1'\)"
+    with pytest.warns(UserWarning, match=words):
+        table = evaluate(screen, few)
+    lost = table["condition"] == "drug_1 100, line_1"
+    assert set(table["reason"][lost]) == {"fewer than 4 predicted cells"}
+    assert table["value"][lost].isna().all()
+    assert set(table["n_cells"][lost]) == {0}
 
 
 def test_same_seed_same_table(screen, predicted):
@@ -139,22 +185,18 @@ def test_leaving_out_metrics_and_baselines_changes_no_number(screen, predicted):
 @pytest.mark.parametrize(
     ("change", "options", "error", "words"),
     [
-        (
-            lambda p: p[:, :5].copy(),
-            {},
-            ValueError,
-            ("lacks 15 of the 20 observed", "select those they share"),
-        ),
         (lambda p: {}, {}, ValueError, ("predicted is empty", "Pass at least one")),
         (lambda p: {"ridge": p}, {}, ValueError, ("'ridge' are names of baselines", "Call the methods otherwise")),
-        (lambda p: p.X, {}, TypeError, ("'prediction' is an ndarray", "Pass an AnnData")),
-        (lambda p: {"a": p.obs}, {}, TypeError, ("'a' is a DataFrame",)),
+        (lambda p: {"permuted_conditions": p}, {}, ValueError, ("'permuted_conditions' are names of baselines",)),
+        (lambda p: {"a": p, 1: p}, {}, TypeError, ("The method 1 is an int", "Pass names of methods as strings")),
+        (lambda p: {"good": p, "bad": p.X}, {}, TypeError, ("predicted['bad'] is an ndarray", "Pass an AnnData")),
         (lambda p: p, {"metrics": "r3"}, KeyError, ("'r3' is not in the metrics",)),
         (lambda p: p, {"baselines": "zero"}, KeyError, ("'zero' is not in the baselines",)),
         (lambda p: p, {"target_col": "drug"}, KeyError, ("'drug' is not in adata.obs",)),
         (lambda p: p, {"split_col": "fold"}, KeyError, ("'fold' is not in adata.obs",)),
         (lambda p: p, {"layer": "counts"}, KeyError, ("'counts' is not in adata.layers",)),
         (lambda p: p, {"n_cells": 0}, ValueError, ("n_cells=0",)),
+        (lambda p: p, {"seed": -1}, ValueError, ("seed=-1", "from 0 on")),
         (lambda p: p, {"encoding": "drugs"}, KeyError, ("'drugs' is not in adata.uns",)),
     ],
 )
@@ -163,17 +205,23 @@ def test_bad_input_is_refused(screen, predicted, refused, change, options, error
         evaluate(screen, change(predicted), **options)
 
 
-def test_values_that_are_not_finite_and_missing_columns_are_refused(screen, predicted, refused):
-    broken = predicted.copy()
-    broken.X[3, 2] = np.nan
-    with refused(screen, ValueError, "X of the prediction 'prediction'", "NaN or infinite values in 1 of"):
-        evaluate(screen, broken)
-    del predicted.obs["dose_value"]
-    with refused(screen, KeyError, "'dose_value' is not in adata.obs", "the prediction 'prediction', too"):
+@pytest.mark.parametrize(
+    ("column", "value", "label"),
+    [("perturbation", "drug_9", "drug_9 100, line_1"), ("dose_value", 5.0, "drug_1 5, line_1")],
+)
+def test_nothing_to_compare_is_refused(screen, predicted, refused, column, value, label):
+    predicted.obs[column] = value
+    words = ("No condition has scores of 'prediction'", f"no observed cells with split 'test': '{label}'")
+    with refused(screen, ValueError, *words, "not predicted: 'drug_1 100, line_1'", "as in observed.obs"):
         evaluate(screen, predicted)
+    with refused(screen, ValueError, "No condition has scores of 'other'"):
+        evaluate(screen, {"good": screen, "other": predicted})
 
 
-def test_nothing_to_compare_is_refused(screen, predicted, refused):
-    predicted.obs["perturbation"] = "drug_9"
-    with refused(screen, ValueError, "No condition has scores", "no observed cells"):
+def test_test_cells_are_looked_for_where_a_split_is_named(screen, predicted, refused):
+    controls = screen[screen.obs["perturbation"] == "control"].copy()
+    screen.obs["split"] = "train"
+    with refused(screen, ValueError, "no observed cells with split 'test'", "leave it out to compare with all"):
         evaluate(screen, predicted)
+    with refused(screen, ValueError, "No perturbed cells with split 'test'", "leave it out to compare with all"):
+        evaluate(screen, controls)

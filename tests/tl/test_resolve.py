@@ -188,6 +188,11 @@ def test_a_column_for_each_drug(columns, query, expected, missing):
         ({DRUG: "nobody"}, KeyError, ("No vector for 'drug_99'",)),
         ("drug_1 10 + drug_4 10", KeyError, ("No vector for 'drug_4 10'",)),
         ("drug_1 5 bottles", KeyError, ("No vector for 'drug_1 5 bottles'", "found 'drug_1'")),
+        (
+            "drug_1, line_3",
+            KeyError,
+            ("No vector for 'line_3'", "Groups of the fit are 'line_1', 'line_2'"),
+        ),
         ({LINE: "line_3"}, KeyError, ("'line_3' is not in adata.obs['cell_line']", "Did you mean 'line_")),
         ({"drug": D1}, KeyError, ("'drug' is not in the columns of the fit",)),
         ("drug_1 5 h", ValueError, ("'5 h' cannot be converted to 'nM'", "Give it in 'M'")),

@@ -7,25 +7,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scgap._adata import Data, get_layers, get_matrix, get_modality, get_obs, take_features, to_dense
-from scgap._baselines import BASELINES, Training
 from scgap._conditions import Condition, condition_label, parse_condition, read_conditions
 from scgap._meanings import check_unambiguous, contexts
 from scgap._messages import MAX_LISTED, listed, not_found
 from scgap._model import TransportModel
 from scgap._query import Query, read_query
 from scgap._representation import feature_order, read_matrix
-from scgap._scoring import Observations, descriptors_of, read_training
-
-CONTROL = "control"
+from scgap._scoring import Observations
 
 
 class Cells(NamedTuple):
     """Cells (n, n_vars) of one group."""
 
     predicted: np.ndarray
+    source: np.ndarray
+    """The control cells that they were predicted from, row by row."""
     observed: np.ndarray
-    baselines: Mapping[str, np.ndarray]
-    """The same condition as simple baselines predict it, by their names; control cells among them."""
+    condition: Condition | None
+    """What the observed cells are; None of a mixture."""
 
 
 def read_cells(
@@ -35,8 +34,8 @@ def read_cells(
     key: str,
     layer: str,
     condition: Query | None,
-) -> tuple[list[Cells], str]:
-    """The cells of each group that has some of the condition, and a title."""
+) -> tuple[Observations, list[Cells], str]:
+    """All that was measured, the cells of each group that has some of the condition, and a title."""
     adata, design = get_modality(data, mod), model.design
     query, full = _asked(data, mod, model, key, layer, condition)
     split_col = model.params["split_col"]
@@ -56,7 +55,6 @@ def read_cells(
         features,
         model.representation.nonnegative,
     )
-    training = read_training(observations, descriptors_of(model.encoding), seed=0)
     groups, labels = [], set()
     named = [column for column in design.group_cols if query.get(column) is not None]
     for group in sorted({c.group for c in conditions}):
@@ -71,8 +69,9 @@ def read_cells(
         moved = transported & in_group
         moved = moved & tested if (moved & tested).any() else moved
         if observed.sum() > 1 and moved.sum() > 1:
-            simple = _simple_predictions(training, list(asked), to_dense(features[moved]))
-            groups.append(Cells(to_dense(prediction[moved]), to_dense(features[observed]), simple))
+            one = next(iter(asked)) if len(asked) == 1 else None
+            before, after = to_dense(features[moved]), to_dense(prediction[moved])
+            groups.append(Cells(after, before, to_dense(features[observed]), one))
             labels |= {condition_label(c._replace(group=tuple(values[column] for column in named))) for c in asked}
     if not groups:
         raise ValueError(
@@ -80,18 +79,8 @@ def read_cells(
             f"{listed(model.conditions['condition_label'])}."
         )
     names = sorted(labels)
-    return groups, ", ".join(names[:MAX_LISTED]) + (f", … ({len(names)} in all)" if len(names) > MAX_LISTED else "")
-
-
-def _simple_predictions(training: Training, asked: Sequence[Condition], source: np.ndarray) -> dict[str, np.ndarray]:
-    """What simple baselines make of control cells (n, n_vars); of a mixture there are only these."""
-    found = {CONTROL: source}
-    if len(asked) == 1:
-        for name, baseline in BASELINES.items():
-            cells = baseline(training, asked[0], source, np.random.default_rng(0))
-            if name != "identity" and not isinstance(cells, str):
-                found[name] = cells
-    return found
+    title = ", ".join(names[:MAX_LISTED]) + (f", … ({len(names)} in all)" if len(names) > MAX_LISTED else "")
+    return observations, groups, title
 
 
 def _asked(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,7 +13,8 @@ from scgap._meanings import trained_conditions
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
 from scgap._support import TIERS, support_tiers
-from scgap.pl._style import BASELINE, PALETTE, finish, get_axes, text_colour
+from scgap.pl._labels import write_labels
+from scgap.pl._style import BASELINE, MARKERS, PALETTE, finish, get_axes, ink, text_colour
 
 MAX_LABELLED = 30  # conditions whose labels still find room
 
@@ -43,7 +43,8 @@ def conditions(
         ``"support"`` (the tier of `scgap.tl.resolve`), a column of ``uns[key]["conditions"]`` (a perturbation,
         a dose on a log scale, a group, ``"split"``), or a mapping from perturbations to classes, such as pathways.
     labels
-        Whether to write the conditions' labels; default where there are at most 30.
+        Whether to write the conditions' labels, as many as find room without covering another or a point; default
+        where there are at most 30.
     key
         Where the fitted map is in ``uns``.
     mod
@@ -80,7 +81,7 @@ def conditions(
     values, title = _values(model, color)
     values, names = values[shown], model.conditions["condition_label"][shown]
     points, shares = _principal_components(model.embedding[shown])
-    (axis,) = get_axes(ax, 1, width=4.6, height=3.8)
+    (axis,) = get_axes(ax, 1, width=5.6, height=3.8)
     if pd.api.types.is_numeric_dtype(values):
         x, y = points.T
         drawn = axis.scatter(x, y, c=values, cmap="viridis", norm="log" if (values > 0).all() else None, s=28)
@@ -89,11 +90,10 @@ def conditions(
         _draw_classes(axis, points, values.astype(str), title)
     grey = text_colour(axis, BASELINE)
     axis.plot(0, 0, "+", color=grey, ms=9)
-    axis.annotate("control", (0, 0), (4, 4), textcoords="offset points", fontsize="small", color=grey)
-    if labels if labels is not None else len(points) <= MAX_LABELLED:
-        for name, point in zip(names, points, strict=True):
-            axis.annotate(name, point, (4, -3), textcoords="offset points", fontsize="x-small", va="top")
     axis.set(**{f"{which}label": f"embedding PC{i + 1} ({shares[i]:.0%})" for i, which in enumerate("xy")})
+    shows_names = labels if labels is not None else len(points) <= MAX_LABELLED
+    written = ["control", *(names if shows_names else [""] * len(names))]
+    write_labels(axis, np.vstack([[0, 0], points]), written, [grey, *[ink(axis)] * len(names)])
     return finish(np.array([axis]), given=ax is not None, show=show, return_fig=return_fig)
 
 
@@ -123,9 +123,8 @@ def _principal_components(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _draw_classes(axis: Axes, points: np.ndarray, values: pd.Series, title: str) -> None:
     ordered: Sequence[str] = [tier for tier in TIERS if (values == tier).any()] or sorted(values.unique())
-    many = len(ordered) > len(PALETTE)
-    colours = plt.get_cmap("viridis")(np.linspace(0, 1, len(ordered))) if many else PALETTE
-    for value, colour in zip(ordered, colours, strict=False):
+    for i, value in enumerate(ordered):
         x, y = points[(values == value).to_numpy()].T
-        axis.scatter(x, y, color=colour, s=28, label=value)
+        colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i // len(PALETTE) % len(MARKERS)]
+        axis.scatter(x, y, color=colour, marker=marker, s=28, label=value)
     axis.legend(title=title, fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

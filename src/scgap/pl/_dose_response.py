@@ -12,7 +12,10 @@ from scgap._adata import Data, get_matrix, get_modality, get_obs, take_features,
 from scgap._conditions import read_conditions
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
-from scgap.pl._style import PALETTE, finish, get_axes
+from scgap.pl._style import BASELINE, PALETTE, finish, get_axes
+
+STYLES = (("-", "o"), ("--", "s"), ("-.", "D"))  # of lines and points, once all colours are used
+LEGEND, MOST_LINES = 1.2, 14  # inches of the figure, and how many lines are named in a column of these
 
 
 def dose_response(
@@ -65,7 +68,7 @@ def dose_response(
 
     Notes
     -----
-    Bars are standard errors of the measured means. The dotted line is the level of the controls of the group.
+    Bars are standard errors of the measured means. Dotted lines are the levels of the groups' controls.
 
     Examples
     --------
@@ -88,34 +91,45 @@ def dose_response(
                 raise KeyError(not_found(feature, where, list(names)))
     measured = _summary(model, get_obs(data, mod, design.columns), _values(model, adata, features), above)
     obs = get_obs(predicted, None, design.columns)
-    doses = obs[list(design.dose_cols)].astype(object).apply(pd.to_numeric, errors="coerce")
-    single = doses.notna().all(axis=1).to_numpy()  # the doses of a combination are no number
+    written = obs[list(design.dose_cols)].astype(object)
+    doses = written.apply(pd.to_numeric, errors="coerce")
+    # The doses of a combination in one column are no number; of several columns those without a member hold none.
+    single = (doses.notna() | written.isna()).all(axis=1).to_numpy()
     curves = _summary(model, obs[single], to_dense(predicted[single, features].X), above)
     if not (curves["perturbation"] != "").any():
         raise ValueError("predicted holds no single perturbation with a dose. Pass the result of scgap.tl.screen.")
     lines = curves[curves["perturbation"] != ""].groupby("label")
-    axes = get_axes(ax, len(features), width=3.4, height=2.8)
+    n_columns = -(-(lines.ngroups + 1) // MOST_LINES)
+    axes = get_axes(ax, len(features), width=3.4 + n_columns * LEGEND / len(features), height=2.8)
     for i, (axis, feature) in enumerate(zip(axes, features, strict=True)):
         for j, (label, line) in enumerate(lines):
             points = measured[measured["label"] == label]
-            control = measured[(measured["perturbation"] == "") & (measured["group"] == line["group"].iloc[0])]
-            _draw_line(axis, PALETTE[j % len(PALETTE)], line, points, control, i)
+            colour, style = PALETTE[j % len(PALETTE)], STYLES[j // len(PALETTE) % len(STYLES)]
+            _draw_line(axis, colour, style, line, points, i)
+        drawn = {line["group"].iloc[0] for _, line in lines}
+        controls = measured[(measured["perturbation"] == "") & measured["group"].isin(drawn)]
+        for j, level in enumerate(controls[f"mean_{i}"]):
+            axis.axhline(level, color=BASELINE, ls=":", lw=1, label="_" if j else "control")
         unit = f" ({design.dose_unit})" if design.dose_unit else ""
         axis.set(xscale="log", xlabel=f"dose{unit}", title=feature)
         axis.title.set_fontsize("medium")
     axes[0].set_ylabel("mean" if above is None else f"fraction above {above:g}")
-    axes[-1].legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[-1].legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncols=n_columns)
     return finish(axes, given=ax is not None, show=show, return_fig=return_fig)
 
 
 def _draw_line(
-    axis: Axes, colour: str, line: pd.DataFrame, points: pd.DataFrame, control: pd.DataFrame, i: int
+    axis: Axes,
+    colour: str,
+    style: tuple[str, str],
+    line: pd.DataFrame,
+    points: pd.DataFrame,
+    i: int,
 ) -> None:
     line = line.sort_values("dose")
-    axis.plot(line["dose"], line[f"mean_{i}"], color=colour, lw=1.5, label=line["label"].iloc[0])
-    axis.errorbar(points["dose"], points[f"mean_{i}"], points[f"error_{i}"], color=colour, fmt="o", ms=4, lw=1)
-    for level in control[f"mean_{i}"]:
-        axis.axhline(level, color=colour, ls=":", lw=1, alpha=0.7)
+    dashes, marker = style
+    axis.plot(line["dose"], line[f"mean_{i}"], color=colour, ls=dashes, lw=1.5, label=line["label"].iloc[0])
+    axis.errorbar(points["dose"], points[f"mean_{i}"], points[f"error_{i}"], color=colour, fmt=marker, ms=4, lw=1)
 
 
 def _values(model: TransportModel, adata: AnnData, features: Sequence[str]) -> np.ndarray:

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from scgap._adata import Data
 from scgap._messages import not_found
 from scgap._model import get_model
+from scgap.pl._baselines import predict_simply
 from scgap.pl._cells import read_cells
-from scgap.pl._panel import draw_panel
+from scgap.pl._panel import draw_panel, write_panel
 from scgap.pl._points import STATISTICS, make_points
-from scgap.pl._style import finish, get_axes
+from scgap.pl._style import finish, get_axes, settle
 
 
 def moments(
@@ -31,10 +32,10 @@ def moments(
     """Plot predicted against observed moments, one panel a moment and one point a feature or pair.
 
     A prediction that only shifts means looks right in the first panel and wrong in the others. In grey behind stands
-    the simple baseline (see `scgap.tl.evaluate`) that comes nearest in this moment; control cells where there are no
-    training cells to learn others from, and for mixtures. The band is how far two random halves of the observed cells
-    fall from each other, the mean over points. Corners give the score, which is 0 for the grey points and 1 for such a
-    half as prediction of the other, and squared correlations.
+    the simple baseline (see `scgap.tl.evaluate`) whose points come nearest in this moment, the simplest of equally good
+    ones: ``control``, the cells as they were, before others. Of mixtures, and where there are no training cells,
+    there is only ``control``. The band is the error of a replicate. A corner gives the mean absolute errors of
+    prediction, baseline and replicate, and the score, which is 0 for the baseline and 1 for a replicate.
 
     Parameters
     ----------
@@ -77,11 +78,14 @@ def moments(
 
     Skewness, kurtosis and correlations are of features that vary in observed, predicted and control cells and, where no
     value is negative, are above 0 in at least 10 of each. Correlations are of at most 2,000 pairs: those of the
-    features with the highest variance in the observed cells. The x label tells how many of all points are drawn.
+    features with the highest variance in the observed cells. The x label tells how many of all points are drawn. All
+    baselines are measured on these points; a feature that is constant in a baseline counts 0 there.
 
-    The score is ``(B - V) / (B - C)`` with the mean absolute errors of the grey points, of the prediction, and of one
-    half of the observed cells as prediction of the other. All three are of halves of equally many cells, as in
-    `scgap.tl.evaluate`, so none is favoured by its noise; the points are of all cells.
+    The replicate is one half of the observed cells as prediction of the other. All three errors are of random halves of
+    equally many cells, as in `scgap.tl.evaluate`, so none is favoured by its noise; the points are of all cells. The
+    score is ``(B - V) / (B - C)`` with the errors of baseline, prediction and replicate, not clipped. Where the
+    baseline is no more than 5 % behind the replicate, it would be noise, and the corner says that there is nothing to
+    gain.
 
     Examples
     --------
@@ -96,11 +100,16 @@ def moments(
         if moment not in STATISTICS:
             raise KeyError(not_found(moment, "the moments", list(STATISTICS)))
     model = get_model(data, mod, key)
-    groups, title = read_cells(data, mod, model, key, layer or key, condition)
+    observations, groups, title = read_cells(data, mod, model, key, layer or key, condition)
     axes = get_axes(ax, len(moments), width=2.8, height=3.3)
-    for axis, moment in zip(axes, moments, strict=True):
-        draw_panel(axis, moment, make_points(moment, groups, model.var_names))
+    baselines = predict_simply(observations, model.encoding, groups)
+    points = [make_points(moment, groups, baselines, model.var_names) for moment in moments]
+    for axis, moment, of_moment in zip(axes, moments, points, strict=True):
+        draw_panel(axis, moment, of_moment)
     axes[0].set_ylabel("predicted")
     if ax is None:
         axes[0].figure.suptitle(title, fontsize="medium")
+    settle(axes)
+    for axis, of_moment in zip(axes, points, strict=True):
+        write_panel(axis, of_moment)
     return finish(axes, given=ax is not None, show=show, return_fig=return_fig)

@@ -1,16 +1,26 @@
-"""One panel of moments: points, band, correlations, and the names of the features furthest off."""
+"""One panel of moments: points, band, errors, and the names of the features furthest off."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from math import floor, log10
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 
 from scgap.pl._style import BASELINE, CEILING, MODEL, ink, text_colour
 
 N_NAMED = 3  # features furthest off that are named in a panel
+N_TRIED = 30  # of which as many may find no place
+MAX_NAME = 20  # letters; longer names are cut
+MIN_GAIN = 0.05  # of a replicate's error: with less between it and the baseline, a score divides noise by noise
 MANY = 500  # points, above which they are small, and pixels in a vector file
+BAND_ALPHA = 0.18
+# Where a name may stand beside its point: offset in points, then alignment.
+SIDES = ((5, 0, "left", "center"), (-5, 0, "right", "center"), (0, 5, "center", "bottom"), (0, -5, "center", "top"))
+CORNERS: tuple[Literal["upper left"], Literal["lower right"]] = ("upper left", "lower right")  # away from the diagonal
 
 
 class Errors(NamedTuple):
@@ -26,53 +36,61 @@ class Points(NamedTuple):
     """One moment of every feature, or pair of features, in every group."""
 
     names: np.ndarray
-    """(n_points,) features."""
+    """(n_points,) features; those of a pair one below the other."""
     predicted: np.ndarray
     baseline: np.ndarray
     observed: np.ndarray
-    band: float
-    """Mean absolute difference between halves of the observed cells."""
     errors: Errors
     n_all: int
     """Points with those that are not drawn."""
     baseline_name: str
 
 
-class Box(NamedTuple):
-    """Part of a panel that a text covers, its sides from 0 to 1."""
-
-    left: float
-    bottom: float
-    right: float
-    top: float
-
-    def overlaps(self, other: "Box") -> bool:
-        """Whether two texts would overprint each other."""
-        across = self.left < other.right and other.left < self.right
-        return across and self.bottom < other.top and other.bottom < self.top
-
-
 def draw_panel(axis: Axes, moment: str, points: Points) -> None:
-    """Draw predicted and control against observed moments into square axes."""
-    limits, band = _limits(points), points.band
+    """Draw predicted and simple against observed moments into square axes."""
+    limits, band = _limits(points), points.errors.replicate
     many = len(points.names) > MANY
     look: dict[str, Any] = {"s": 5 if many else 15, "lw": 0, "rasterized": many}
-    axis.fill_between(limits, limits - band, limits + band, color=CEILING, alpha=0.18, lw=0, zorder=0)
+    axis.fill_between(limits, limits - band, limits + band, color=CEILING, alpha=BAND_ALPHA, lw=0, zorder=0)
     axis.plot(limits, limits, color=ink(axis), lw=0.8, zorder=1)
     axis.scatter(points.observed, points.baseline, color=BASELINE, alpha=0.6, zorder=2, **look)
     axis.scatter(points.observed, points.predicted, color=MODEL, alpha=0.5 if many else 0.85, zorder=3, **look)
     axis.set(xlim=limits, ylim=limits, xlabel=_label(moment, points), title=moment)
     axis.set_box_aspect(1)
-    box = _write_corner(axis, points, limits)
-    _name_furthest(axis, points, limits, box)
+
+
+def write_panel(axis: Axes, points: Points) -> None:
+    """Write errors and names where they hide least; texts are measured, so the layout has to be settled."""
+    if not len(points.names):
+        text = axis.text(0.5, 0.5, "no feature varies\nin enough cells", transform=axis.transAxes, fontsize="small")
+        text.set(ha="center", va="center", color=ink(axis))
+        return
+    pixels = [
+        axis.transData.transform(np.column_stack([points.observed, values]))
+        for values in (points.predicted, points.baseline)
+    ]
+    hidden = np.concatenate(pixels)
+    legend = _write_errors(axis, points, hidden)
+    _name_furthest(axis, points, hidden, legend)
+
+
+def error_texts(errors: Errors, baseline_name: str) -> tuple[str, list[str]]:
+    """A heading with the score, or that there is nothing to gain over the baseline, and a line for each error."""
+    predicted, baseline, replicate = errors
+    decimals = max(0, 1 - floor(log10(max(errors)))) if max(errors) > 0 else 0
+    names = "predicted", baseline_name, "replicate"
+    lines = [f"{name} {error:,.{decimals}f}" for name, error in zip(names, errors, strict=True)]
+    if baseline <= (1.0 + MIN_GAIN) * replicate:
+        return "error (nothing to gain)", lines
+    score = (baseline - predicted) / (baseline - replicate)
+    return f"error (score {score:z.{2 if abs(score) < 10 else 0}f})", lines
 
 
 def _label(moment: str, points: Points) -> str:
-    n_drawn, pairs = len(points.names), moment == "correlation"
+    n_drawn = len(points.names)
     if n_drawn == points.n_all:
         return "observed"
-    what = "pairs,\nmost variable first" if pairs else "points"
-    return f"observed ({n_drawn:,} of {points.n_all:,} {what})"
+    return f"observed\n({n_drawn:,} of {points.n_all:,} {'pairs' if moment == 'correlation' else 'points'})"
 
 
 def _limits(points: Points) -> np.ndarray:
@@ -82,85 +100,81 @@ def _limits(points: Points) -> np.ndarray:
     return np.array([low - margin, high + margin])
 
 
-def _write_corner(axis: Axes, points: Points, limits: np.ndarray) -> Box:
-    """Write score and squared correlations above or below the diagonal, where fewer points are hidden."""
-    corners = Box(0.0, 0.69, 0.5, 1.0), Box(0.5, 0.0, 1.0, 0.31)
-    x = np.tile(_fraction(points.observed, limits), 2)
-    y = _fraction(np.concatenate([points.predicted, points.baseline]), limits)
-    hidden = [((x > box.left) & (x < box.right) & (y > box.bottom) & (y < box.top)).sum() for box in corners]
-    above = hidden[0] <= hidden[1]
-    lines = [
-        (f"score {_score(points)}", MODEL),
-        (f"predicted $R^2$ {_r2(points.predicted, points.observed)}", MODEL),
-        (f"{points.baseline_name} $R^2$ {_r2(points.baseline, points.observed)}", BASELINE),
-    ]
-    for line, (text, colour) in enumerate(lines):
-        axis.text(
-            0.03 if above else 0.97,
-            0.97 - 0.09 * line if above else 0.21 - 0.09 * line,
-            text,
-            transform=axis.transAxes,
-            ha="left" if above else "right",
-            va="top" if above else "bottom",
-            color=text_colour(axis, colour),
-            fontsize="small",
-            zorder=5,
-            bbox={"facecolor": axis.get_facecolor(), "alpha": 0.8, "lw": 0, "pad": 1.5},
-        )
-    return corners[0 if above else 1]
+def _write_errors(axis: Axes, points: Points, hidden: np.ndarray) -> Bbox:
+    """Explain the colours by the errors, above or below the diagonal, where fewer points (n, 2) are hidden."""
+    heading, lines = error_texts(points.errors, points.baseline_name)
+    dot: dict[str, Any] = {"marker": "o", "ls": "", "markersize": 4, "markeredgewidth": 0}
+    handles = [Line2D([], [], color=MODEL, **dot), Line2D([], [], color=BASELINE, **dot), Patch(color=CEILING, lw=0)]
+    legend = axis.legend(
+        handles,
+        lines,
+        title=heading,
+        loc="upper left",
+        labelcolor=[text_colour(axis, colour) for colour in (MODEL, BASELINE, CEILING)],
+        alignment="left",
+        fontsize="small",
+        title_fontsize="small",
+        edgecolor="none",
+        framealpha=0.8,
+        borderpad=0.2,
+        borderaxespad=0.2,
+        handlelength=0.8,
+        handletextpad=0.4,
+        labelspacing=0.2,
+    )
+    legend.get_title().set_color(ink(axis))
+    boxes = []
+    for corner in CORNERS:
+        legend.set_loc(corner)
+        boxes.append(legend.get_window_extent())
+    best = int(np.argmin([_count_inside(hidden, box) for box in boxes]))
+    legend.set_loc(CORNERS[best])
+    return boxes[best]
 
 
-def _name_furthest(axis: Axes, points: Points, limits: np.ndarray, taken: Box) -> None:
-    """Name the features furthest off, leaving out names that would fall on another text."""
+def _name_furthest(axis: Axes, points: Points, hidden: np.ndarray, legend: Bbox) -> None:
+    """Name the features furthest off, leaving out names that have no place of their own."""
     error = np.abs(points.predicted - points.observed)
-    boxes = [taken]
-    for i in np.argsort(-error):
-        if len(boxes) > N_NAMED or error[i] <= 2 * points.band:
+    taken = [legend]
+    for i in np.argsort(-error, kind="stable")[:N_TRIED]:
+        if len(taken) > N_NAMED or error[i] <= 2 * points.errors.replicate:
             return
-        x, y = _fraction(np.array([points.observed[i], points.predicted[i]]), limits)
-        lines = points.names[i].split(", ")  # of a pair one below the other, which fits more often
-        place = _free_side(float(x), float(y), lines, boxes)
-        if place is None:
-            continue
-        box, right = place
-        boxes.append(box)
-        axis.annotate(
-            ",\n".join(lines),
-            (points.observed[i], points.predicted[i]),
-            xytext=(5 if right else -5, 0),
-            textcoords="offset points",
-            ha="left" if right else "right",
-            va="center",
-            fontsize="x-small",
-            color=ink(axis),
-            zorder=4,
-            path_effects=[withStroke(linewidth=2, foreground=axis.get_facecolor())],
-        )
+        box = _write_name(axis, points.names[i], (points.observed[i], points.predicted[i]), hidden, taken)
+        if box is not None:
+            taken.append(box)
 
 
-def _free_side(x: float, y: float, lines: Sequence[str], boxes: Sequence[Box]) -> tuple[Box, bool] | None:
-    """The box of a name beside (x, y), and whether it is on the right; ``None`` if both sides are taken."""
-    width, half = 0.03 * (max(len(line) for line in lines) + 1), 0.04 * len(lines)
-    away = y < x  # the side that looks away from the diagonal, where most points are
-    for right in (away, not away):
-        box = Box(x if right else x - width, y - half, x + width if right else x, y + half)
-        if box.left >= 0 and box.right <= 1 and not any(box.overlaps(other) for other in boxes):
-            return box, right
-    return None
+def _write_name(
+    axis: Axes, name: str, point: tuple[float, float], hidden: np.ndarray, taken: list[Bbox]
+) -> Bbox | None:
+    """Write a name on that side of its point where it hides the fewest others; None where it has no place."""
+    text = axis.annotate(
+        "\n".join(line if len(line) <= MAX_NAME else f"{line[: MAX_NAME - 1]}…" for line in name.split("\n")),
+        point,
+        xytext=(0, 0),
+        textcoords="offset points",
+        fontsize="x-small",
+        color=ink(axis),
+        zorder=4,
+        path_effects=[withStroke(linewidth=2, foreground=axis.get_facecolor())],
+    )
+    found: list[tuple[int, int, Bbox, tuple[Any, ...]]] = []
+    for across, up, ha, va in SIDES:
+        text.set(position=(across, up), ha=ha, va=va)
+        box = text.get_window_extent().padded(1.0)
+        if _is_within(box, axis.bbox) and not any(box.overlaps(other) for other in taken):
+            found.append((_count_inside(hidden, box), len(found), box, (across, up, ha, va)))
+    if not found:
+        text.remove()
+        return None
+    _, _, box, (across, up, ha, va) = min(found)
+    text.set(position=(across, up), ha=ha, va=va)
+    return box
 
 
-def _fraction(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Where values lie between the limits, from 0 to 1."""
-    return (values - limits[0]) / (limits[1] - limits[0])
+def _is_within(box: Bbox, outer: Bbox) -> bool:
+    return bool(np.all(box.min >= outer.min) and np.all(box.max <= outer.max))
 
 
-def _score(points: Points) -> str:
-    """Where the mean absolute error lies between that of the baseline, 0, and that of a replicate, 1."""
-    predicted, baseline, replicate = points.errors
-    return f"{(baseline - predicted) / (baseline - replicate):z.2f}" if baseline > replicate else "undefined"
-
-
-def _r2(predicted: np.ndarray, observed: np.ndarray) -> str:
-    if len(observed) < 2 or predicted.std() == 0 or observed.std() == 0:
-        return "undefined"
-    return f"{np.corrcoef(predicted, observed)[0, 1] ** 2:.2f}"
+def _count_inside(pixels: np.ndarray, box: Bbox) -> int:
+    return int(np.all((pixels > box.min) & (pixels < box.max), axis=1).sum())

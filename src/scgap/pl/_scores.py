@@ -44,7 +44,7 @@ def scores(
     key
         Where the fitted map is in ``uns``.
     methods
-        Methods to show, in this order; default all but the ceiling, the simple baselines last.
+        Methods to show, in this order; default all that have values, but the ceiling, the simple baselines last.
     metrics
         Metrics to show, from top to bottom; default all.
     mod
@@ -71,7 +71,7 @@ def scores(
     -----
     Scores and intervals are those of `scgap.tl.summarize_scores`, whichever methods are shown. Scores beyond the axis
     are not clipped: an arrow and the number stand for them. "no score" is written where the best simple baseline is as
-    good as a replicate, or no condition has a value.
+    good as a replicate, or a replicate has no value; "no values" where no condition has one.
 
     Examples
     --------
@@ -85,8 +85,9 @@ def scores(
     table = data if isinstance(data, pd.DataFrame) else _stored(data, mod, key)
     summary = summarize(table.assign(**{column: "" for column in BY if column not in table}), BY, 1_000, 0)
     found, known = (list(summary[column].unique()) for column in ("method", "metric"))
-    without_ceiling = [name for name in found if name != CEILING]
-    methods = _chosen(methods, sorted(without_ceiling, key=SIMPLE.__contains__), found, "methods")
+    with_values = list(summary.loc[summary["n_conditions"] > 0, "method"].unique()) or found
+    default = [name for name in with_values if name != CEILING]
+    methods = _chosen(methods, sorted(default, key=SIMPLE.__contains__), found, "methods")
     metrics = _chosen(metrics, known, known, "metrics")
     shown = summary[summary["method"].isin(methods) & summary["metric"].isin(metrics)]
     panels, limits = _panels(shown), _limits(shown)
@@ -159,11 +160,12 @@ def _draw(axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str
         _point_beyond(axis, rows, limits, colour)
     beside = axis.get_yaxis_transform()
     for row, metric in enumerate(metrics):
-        if panel.loc[panel["metric"] == metric, "score"].isna().all():
+        rows = panel[panel["metric"] == metric]
+        if rows["score"].isna().all():
             axis.text(
                 0.03,
                 row,
-                "no score",
+                "no score" if rows["n_conditions"].any() else "no values",
                 transform=beside,
                 va="center",
                 fontsize="x-small",

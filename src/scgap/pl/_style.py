@@ -35,13 +35,19 @@ def ink(axis: Axes) -> ColorType:
     return axis.xaxis.label.get_color()
 
 
+def settle(axes: np.ndarray) -> None:
+    """Draw twice: only then is it known how large square panels are, and where in them a text would fall."""
+    figure = axes[0].figure.canvas.figure  # the whole one, for axes may be in a part of it
+    for _ in range(2):  # the first draw lays panels out as if they were not square
+        figure.draw_without_rendering()
+
+
 def finish(axes: np.ndarray, *, given: bool, show: bool | None, return_fig: bool) -> Figure | np.ndarray | Axes | None:
     """What a plot returns, as in scanpy: the figure, the axes, or nothing after showing it."""
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     if not given:
-        # One draw settles the layout of square panels; saved on the first draw, their labels would be cut off.
-        axes[0].figure.draw_without_rendering()
+        settle(axes)  # saved on the first draw, labels of square panels would be cut off
     if return_fig:
         return axes[0].figure
     if show if show is not None else not given:

@@ -10,7 +10,7 @@ import pandas as pd
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
 from scgap._conditions import Condition, Design, label_text, make_design, read_conditions
 from scgap._descriptors import Descriptors, descriptors_to_uns
-from scgap._messages import listed
+from scgap._messages import kind_of, listed
 from scgap.pp._molecules import canonical_smiles, morgan, parse_molecules, rdkit2d, require_rdkit, standardised
 
 
@@ -147,11 +147,16 @@ def _check_method(method: str, reference: Iterable[str] | None) -> None:
 
 def _collect_smiles(data: Data, mod: str | None, design: Design, smiles: Any) -> dict[str, str]:
     """One SMILES for every perturbation, those that were not measured included."""
+    if not isinstance(smiles, str | Mapping | pd.Series):
+        raise TypeError(
+            f"smiles is {kind_of(smiles)}. Pass a mapping or a Series from perturbations to SMILES, or the obs column "
+            "that holds them."
+        )
     column = smiles if isinstance(smiles, str) else None
     obs = get_obs(data, mod, [*design.columns, column])
     conditions, of_cell, _ = read_conditions(design, obs, need_controls=False)
     measured = {name for condition in conditions for name, _ in condition.members}
-    pairs = _pairs_of_cells(conditions, of_cell, obs[column]) if column else smiles.items()
+    pairs = _pairs_of_cells(conditions, of_cell, obs[smiles]) if isinstance(smiles, str) else smiles.items()
     found: dict[str, set[str]] = {}
     for label, text in pairs:
         if isinstance(text, str) and text.strip() and label_text(label) != design.reference_key:

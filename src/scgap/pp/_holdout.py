@@ -60,8 +60,9 @@ def named_cells(
     else:
         rows = [{str(name): values for name, values in (holdout or {}).items()}]
     mask = np.zeros(len(obs), bool)
+    levels = {column: _levels(obs[column]) for column in {column for row in rows for column in row}}
     for row in filter(None, rows):
-        cells = _matching_cells(obs, row)
+        cells = np.logical_and.reduce([_holds(column, levels[column], values) for column, values in row.items()])
         if set(row) <= set(design.columns):
             # A condition may be written in several ways, B+A for A+B: none of its cells may train.
             cells = np.isin(of_cell, of_cell[cells & (of_cell >= 0)])
@@ -69,22 +70,24 @@ def named_cells(
     return mask
 
 
-def _matching_cells(obs: pd.DataFrame, row: Mapping[str, Any]) -> np.ndarray:
-    """Boolean (n_obs,): cells whose every named column holds one of the values."""
-    mask = np.ones(len(obs), bool)
-    for column, values in row.items():
-        values = [values] if isinstance(values, str) or np.isscalar(values) else list(values)
+def _levels(column: pd.Series) -> tuple[np.ndarray, pd.Series]:
+    """Which of its distinct values each cell has (n_obs,), and these values: a table may ask for them row by row."""
+    codes, levels = pd.factorize(column.astype(object), use_na_sentinel=False)
+    return codes, pd.Series(levels, dtype=object)
+
+
+def _holds(column: str, levels: tuple[np.ndarray, pd.Series], values: Any) -> np.ndarray:
+    """Boolean (n_obs,): cells that hold one of the values in a column."""
+    codes, found = levels
+    text, numbers = found.astype(str), pd.to_numeric(found, errors="coerce")
+    chosen = np.zeros(len(found), bool)
+    for value in [values] if isinstance(values, str) or not np.iterable(values) else values:
         # Doses are compared as numbers: the column may hold '10' and the call 10.0, or the other way round.
-        numbers = pd.to_numeric(obs[column].astype(object), errors="coerce")
-        found = np.zeros(len(obs), bool)
-        for value in values:
-            same = (obs[column].astype(str) == str(value)).to_numpy()
-            same = same | (numbers == pd.to_numeric(value, errors="coerce")).to_numpy()
-            if not same.any():
-                raise KeyError(not_found(str(value), f"adata.obs[{column!r}]", sorted(set(obs[column].astype(str)))))
-            found |= same
-        mask &= found
-    return mask
+        same = ((text == str(value)) | (numbers == pd.to_numeric(value, errors="coerce"))).to_numpy(bool)
+        if not same.any():
+            raise KeyError(not_found(str(value), f"adata.obs[{column!r}]", sorted(set(text))))
+        chosen |= same
+    return chosen[codes]
 
 
 def _perturbations(conditions: Sequence[Condition]) -> list[Hashable]:

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from scgap._adata import Data, Matrix, check_writable, get_modality, get_obs, select_cells
-from scgap._conditions import design_from_dict, label_text
+from scgap._conditions import design_from_dict, label_text, split_label
 from scgap._descriptors import Descriptors, descriptors_from_uns, descriptors_to_uns
 from scgap._messages import listed
 from scgap._representation import read_points
@@ -109,6 +109,12 @@ def _check_place(descriptors: Descriptors, perturbation: str, key: str) -> None:
         raise ValueError(
             f"adata.uns[{key!r}] holds an encoding of method {descriptors.method!r}. Pass the key of one that "
             "scgap.pp.encode_effects made."
+        )
+    design = design_from_dict(descriptors.params["design"])
+    if perturbation == design.reference_key or split_label(perturbation, design.sep) != [perturbation]:
+        raise ValueError(
+            f"{perturbation!r} is not the label of one perturbation, which alone has a vector. Pass one that is "
+            "neither of controls nor of a combination."
         )
     if perturbation in descriptors.table.index[: len(descriptors.arrays["distances"])]:
         raise ValueError(

@@ -111,7 +111,11 @@ def split(
     check_writable(adata, copy=copy)
     design = make_design(target_col, reference_key, dose_col, group_col, None, sep)
     named = [] if holdout is None or isinstance(holdout, str) else [str(column) for column in holdout]
-    obs = get_obs(data, mod, list(dict.fromkeys([*design.columns, *named])))
+    if key_added in (sources := [*design.columns, *named]):
+        raise ValueError(
+            f"key_added={key_added!r} is a column that the split is made from, and would be lost. Pass another name."
+        )
+    obs = get_obs(data, mod, list(dict.fromkeys(sources)))
     conditions, of_cell, _ = read_conditions(design, obs)
     perturbed = np.isin(of_cell, [i for i, condition in enumerate(conditions) if not condition.is_control])
     if isinstance(holdout, str):

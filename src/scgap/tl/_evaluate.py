@@ -12,17 +12,23 @@ from scgap._baselines import BASELINES
 from scgap._checks import whole_number
 from scgap._comparison import METRICS
 from scgap._conditions import condition_label, read_conditions
+from scgap._encoding import descriptors_of
 from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
 from scgap._model import TransportModel, get_model, indexed
 from scgap._moving import move_cells
 from scgap._representation import decode, encode, feature_order, read_matrix
-from scgap._scoring import Observations, Prediction, descriptors_of, score_conditions
+from scgap._scoring import Observations, Prediction, score_conditions
 from scgap._splits import SPLITS
 from scgap._support import TIERS, support_tiers
 
 PERMUTED = "permuted_conditions"
+TAKEN = frozenset({*BASELINES, PERMUTED, "ceiling"})  # names of methods that everything is held against
 NO_VECTOR = "no vector for a perturbation"
+ADVICE = (
+    "Hold out more cells with scgap.pp.split, pass another split=, or, for want of vectors, fit with encoding=, a "
+    "table that holds a row for every perturbation."
+)
 
 
 def evaluate(
@@ -72,14 +78,16 @@ def evaluate(
     ``ceiling``, ``score = (baseline - value) / (baseline - ceiling)``, and ``reason`` (why there is no value). In
     scores 0 is the best simple baseline and 1 a replicate. They are not clipped; they are NaN where the best of the
     baselines is, by chance or in fact, as good as a replicate and there is nothing to gain: `scgap.tl.summarize_scores`
-    averages over conditions first. Also stored as ``uns[key]["scores"]``.
+    averages over conditions first. A replicate is as few cells as are compared: where these are few, it predicts a
+    mean worse than many training cells do, and more cells have to be held out. Also stored as ``uns[key]["scores"]``.
 
     Raises
     ------
     KeyError
         No map under ``key``, an unknown metric or baseline, or no condition whose perturbations have a vector.
     ValueError
-        The fit had no ``split_col``, no condition has enough cells in the split, or ``data`` is a view.
+        The fit had no ``split_col``, no condition has enough cells in the split, ``data`` is a view, or ``key`` is
+        called like a baseline.
 
     Warns
     -----
@@ -92,7 +100,8 @@ def evaluate(
     between cells) and ``smooth_sinkhorn_divergence`` (at 50 %), all unbiased, so that a perfect sampler scores 0 on
     average; ``classifier_auc`` and ``classifier_p_value`` of a two-sample test (0.5: a classifier cannot tell them
     apart). Feature by feature: ``wasserstein``, ``mean_error``, ``std_error``, ``skewness_error``, ``kurtosis_error``,
-    ``zero_fraction_error``. Of pairs of features: ``correlation_error``. ``variance_ratio``: 1 is right. Of means,
+    ``zero_fraction_error``. Of pairs of features: ``correlation_error``, of the 500 that vary most in the observed
+    cells; constant ones have no correlations. ``variance_ratio``: 1 is right. Of means,
     blind to collapsed predictions, for comparison with the literature: ``r2``, ``r2_delta`` and ``pearson_delta``
     (effects against control), ``r2_delta_perturbed`` and ``pearson_delta_perturbed`` (against the mean of training
     conditions), ``weighted_mse`` (by differential expression among training cells), ``centroid_accuracy`` (the share of
@@ -118,7 +127,12 @@ def evaluate(
     """
     names = chosen_names(metrics, list(METRICS), "metrics")
     others = chosen_names(baselines, [*BASELINES, PERMUTED], "baselines")
-    most_cells = whole_number("n_cells", n_cells, 4)
+    most_cells, seed = whole_number("n_cells", n_cells, 4), whole_number("seed", seed, 0)
+    if key in TAKEN:
+        raise ValueError(
+            f"key={key!r} is the name of a baseline, and rows of the two could not be told apart. Fit with another "
+            "key_added."
+        )
     adata = get_modality(data, mod)
     check_writable(adata, copy=False)
     model = get_model(data, mod, key)
@@ -143,7 +157,7 @@ def evaluate(
         most_cells=most_cells,
         seed=seed,
     )
-    check_any(table, key, split)
+    check_any(table, [key], split, ADVICE)
     if not (observations.split == "train").any():
         warnings.warn(
             "There are no training cells, so most baselines have no prediction, and scores are against the identity "
@@ -159,28 +173,22 @@ def evaluate(
     return result
 
 
-def check_any(table: pd.DataFrame, method: str, split: str) -> None:
-    """Refuse a table without any value of the method, and warn of conditions without one."""
-    mine = table[table["method"] == method]
-    missing = ~mine.drop_duplicates("condition").set_index("condition")["judged"].astype(bool)
-    reasons = mine.drop_duplicates("condition").set_index("condition")["reason"]
-    without = missing.index[missing]
-    if not len(mine):
-        raise ValueError(
-            f"No perturbed cells with split {split!r}, so there is nothing to judge by. Pass another split=, or hold "
-            "out cells with scgap.pp.split."
-        )
-    if not len(without):
-        return
-    why = "; ".join(f"{reason}: {listed(group.index)}" for reason, group in reasons[without].groupby(reasons[without]))
-    if len(without) < len(missing):
-        warnings.warn(f"{len(without)} of {len(missing)} conditions have no scores ({why}).", stacklevel=3)
-        return
-    error = KeyError if (reasons[without] == NO_VECTOR).any() else ValueError
-    raise error(
-        f"No condition has scores ({why}). Hold out more cells with scgap.pp.split, pass another split=, or, for want "
-        "of vectors, fit with encoding=, a table that holds a row for every perturbation."
-    )
+def check_any(table: pd.DataFrame, methods: Sequence[str], split: str, advice: str) -> None:
+    """Refuse a table without any value of one of the methods, and warn of conditions without one."""
+    found = []
+    for method in methods:
+        first = table[table["method"] == method].drop_duplicates("condition").set_index("condition")
+        if first.empty:
+            raise ValueError(f"No perturbed cells with split {split!r}, so there is nothing to judge by. {advice}")
+        reasons = first.loc[~first["judged"].astype(bool), "reason"]
+        why = "; ".join(f"{reason}: {listed(group.index)}" for reason, group in reasons.groupby(reasons))
+        if len(reasons) == len(first):
+            error = KeyError if (reasons == NO_VECTOR).any() else ValueError
+            raise error(f"No condition has scores of {method!r} ({why}). {advice}")
+        if why:
+            found.append(f"{len(reasons)} of {len(first)} conditions have no scores of {method!r} ({why}).")
+    for message in found:  # once it is known that nothing is refused
+        warnings.warn(message, stacklevel=3)
 
 
 def with_support(table: pd.DataFrame, observations: Observations, tiers: Sequence[str]) -> pd.DataFrame:

@@ -1,12 +1,14 @@
 """Judge predictions of any tool, by the same code as scgap's own."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scgap._adata import Data, check_finite, get_matrix, get_modality, get_obs, take_features, to_dense
+from scgap._adata import Data, Matrix, check_finite, get_matrix, get_modality, get_obs, to_dense
 from scgap._baselines import BASELINES
 from scgap._checks import whole_number
 from scgap._comparison import METRICS
@@ -16,7 +18,14 @@ from scgap._messages import kind_of, listed
 from scgap._scoring import Method, Observations, Prediction, score_conditions
 from scgap._splits import read_split
 from scgap._support import support_tiers
-from scgap.tl._evaluate import check_any, chosen_names, with_support
+from scgap.tl._evaluate import TAKEN, check_any, chosen_names, with_support
+from scgap.tl._predicted import check_kind, predicted_conditions, read_cells, same_features
+
+ADVICE = (
+    "Pass at least 4 predicted cells of conditions that were observed, with perturbations, doses, times and groups as "
+    "in observed.obs. With split_col only its 'test' cells, controls among them, are compared with: leave it out to "
+    "compare with all."
+)
 
 
 def evaluate_predictions(
@@ -69,17 +78,25 @@ def evaluate_predictions(
     A table as of `scgap.tl.evaluate`; the method of a single object is called ``prediction``. Conditions that were
     predicted and not observed, or the other way round, have rows without values and a ``reason``.
 
+    All methods of a condition, baselines and ceiling too, are compared by equally many cells: as many as the method
+    with the fewest predicted cells of it has, if it has any. The ``n_cells`` of the table are half of these. So one
+    method with few cells makes the values of all others noisier, leaves metrics out that need more cells, and with
+    fewer than 4 leaves the condition out: predict as many cells as are observed, or judge such a method by itself.
+
     Raises
     ------
     KeyError
         A column is missing, or a metric or baseline unknown.
+    TypeError
+        Predictions are not AnnData, or names of methods no strings.
     ValueError
-        Features differ, values are not finite, no condition can be compared, or methods are called like baselines.
+        Features differ or have names twice, values are not finite, no condition can be compared, or methods are called
+        like baselines.
 
     Warns
     -----
     UserWarning
-        Some conditions have no scores.
+        Some conditions have no scores, or ``split_col`` holds no training cells for baselines.
 
     Examples
     --------
@@ -93,7 +110,7 @@ def evaluate_predictions(
     """
     names = chosen_names(metrics, list(METRICS), "metrics")
     others = chosen_names(baselines, list(BASELINES), "baselines")
-    most_cells = whole_number("n_cells", n_cells, 4)
+    most_cells, seed = whole_number("n_cells", n_cells, 4), whole_number("seed", seed, 0)
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)
     parts = _by_method(predicted)
     adata = get_modality(observed, mod)
@@ -101,91 +118,81 @@ def evaluate_predictions(
     conditions, of_cell, _ = read_conditions(design, obs)
     split = read_split(obs[split_col], of_cell) if split_col else np.full(adata.n_obs, "test")
     features = get_matrix(adata, layer)
-    least = check_finite(features, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
-
-    rows_of = {method: _read_predictions(design, part, method) for method, part in parts.items()}
-    asked = {condition for rows in rows_of.values() for condition in rows}
-    observations = Observations(
-        [*conditions, *sorted(asked - set(conditions))], of_cell, split, features, bool(least.min() >= 0)
-    )
-    n_predicted = {
-        i: min(len(rows[condition]) for rows in rows_of.values() if condition in rows)
-        for i, condition in enumerate(observations.conditions)
-        if condition in asked
-    }
-    methods = {
-        method: _make_method(observations, _read_features(parts[method], adata.var_names, method), rows)
-        for method, rows in rows_of.items()
-    }
+    least = check_finite(features, "observed.X" if layer is None else f"observed.layers[{layer!r}]")
+    populations = {method: _read_populations(design, adata, *part) for method, part in parts.items()}
+    everything = list(dict.fromkeys([*conditions, *chain.from_iterable(populations.values())]))
+    observations = Observations(everything, of_cell, split, features, bool(least.min() >= 0))
+    methods = {method: _make_method(observations, population) for method, population in populations.items()}
     table = join_encodings(encoding, adata.uns)
-    descriptors = {} if table is None else dict(zip(table.index, _standardise(table.to_numpy()), strict=True))
-    trained = [c for i, c in enumerate(conditions) if not c.is_control and len(observations.rows(i, "train"))]
     scores = score_conditions(
         observations,
         methods,
-        descriptors,
+        {} if table is None else dict(zip(table.index, table.to_numpy(), strict=True)),
         split="test",
         metrics=names,
         most_cells=most_cells,
-        n_predicted=n_predicted,
+        n_predicted=_fewest(observations, populations),
         seed=seed,
     )
-    for method in methods:
-        check_any(scores, method, "test")
-    everything = {name for condition in observations.conditions for name, _ in condition.members}
-    tiers = support_tiers(trained, everything, observations.conditions) if trained else []
+    check_any(scores, list(methods), "test", ADVICE)
+    if split_col and not (split == "train").any():
+        warnings.warn(
+            f"No cells are 'train' in {split_col!r}, so most baselines have no prediction, and scores are against the "
+            "identity alone.",
+            stacklevel=2,
+        )
+    trained = [c for i, c in enumerate(conditions) if not c.is_control and len(observations.rows(i, "train"))]
+    known = {name for condition in everything for name, _ in condition.members}
+    tiers = support_tiers(trained, known, everything) if trained else []
     result = with_support(scores, observations, tiers)
     return result[result["method"].isin([*methods, *others, "ceiling"])].reset_index(drop=True)
 
 
-def _by_method(predicted: AnnData | Mapping[str, AnnData]) -> dict[str, AnnData]:
-    parts = dict(predicted) if isinstance(predicted, Mapping) else {"prediction": predicted}
-    for name, part in parts.items():
-        if not isinstance(part, AnnData):
-            raise TypeError(
-                f"The prediction {name!r} is {kind_of(part)}. Pass an AnnData of predicted cells, or a dictionary of "
-                "such objects by method."
-            )
-    if taken := sorted(set(parts) & {*BASELINES, "ceiling"}):
-        raise ValueError(f"{listed(taken)} are names of baselines. Call the methods otherwise.")
+def _by_method(predicted: AnnData | Mapping[str, AnnData]) -> dict[str, tuple[AnnData, str]]:
+    """Method -> its predictions, and what messages call them."""
+    parts = (
+        {method: (part, f"predicted[{method!r}]") for method, part in predicted.items()}
+        if isinstance(predicted, Mapping)
+        else {"prediction": (predicted, "predicted")}
+    )
+    for part in parts.values():
+        check_kind(*part)
     if not parts:
         raise ValueError("predicted is empty. Pass at least one AnnData of predicted cells.")
+    if others := [method for method in parts if not isinstance(method, str)]:
+        raise TypeError(f"The method {others[0]!r} is {kind_of(others[0])}. Pass names of methods as strings.")
+    if taken := sorted(set(parts) & TAKEN):
+        raise ValueError(f"{listed(taken)} are names of baselines. Call the methods otherwise.")
     return parts
 
 
-def _read_predictions(design: Design, part: AnnData, method: str) -> dict[Condition, np.ndarray]:
-    """Rows of the predicted cells of each condition."""
-    obs = get_obs(part, None, design.columns, hint=f" It has to be in the prediction {method!r}, too.")
-    conditions, of_cell, _ = read_conditions(design, obs, need_controls=False)
-    return {c: np.flatnonzero(of_cell == i) for i, c in enumerate(conditions) if not c.is_control}
+def _read_populations(design: Design, adata: AnnData, predicted: AnnData, name: str) -> dict[Condition, Matrix]:
+    """Predicted cells (n, n_features) of each condition, features in the order of the observed ones."""
+    features = same_features(adata, predicted, name)
+    conditions, of_cell = predicted_conditions(design, predicted, name)
+    perturbed = {i: condition for i, condition in enumerate(conditions) if not condition.is_control}
+    rows = np.flatnonzero(np.isin(of_cell, list(perturbed)))
+    cells = read_cells(predicted, None, rows, name)[:, features]
+    return {condition: cells[of_cell[rows] == i] for i, condition in perturbed.items()}
 
 
-def _read_features(part: AnnData, var_names: pd.Index, method: str) -> np.ndarray:
-    """Predicted features (n, n_features) in the order of the observed ones."""
-    missing, unknown = var_names.difference(part.var_names), part.var_names.difference(var_names)
-    if len(missing) or len(unknown):
-        raise ValueError(
-            f"The prediction {method!r} lacks {len(missing)} of the {len(var_names)} observed features "
-            f"({listed(missing)}) and has {len(unknown)} others ({listed(unknown)}). Both sides need the same "
-            "features: select those they share."
-        )
-    matrix = get_matrix(part, None)
-    check_finite(matrix, f"X of the prediction {method!r}")
-    return to_dense(take_features(matrix, part.var_names.get_indexer(var_names)))
+def _fewest(observations: Observations, populations: Mapping[str, Mapping[Condition, Matrix]]) -> dict[int, int]:
+    """Position of each condition that was predicted -> cells of the method that has the fewest of it."""
+    sizes = {
+        i: [cells[condition].shape[0] for cells in populations.values() if condition in cells]
+        for i, condition in enumerate(observations.conditions)
+    }
+    return {i: min(several) for i, several in sizes.items() if several}
 
 
-def _make_method(observations: Observations, features: np.ndarray, rows: Mapping[Condition, np.ndarray]) -> Method:
+def _make_method(observations: Observations, populations: Mapping[Condition, Matrix]) -> Method:
     """Predicted cells as a method of `score_conditions`: drawn without replacement."""
 
     def drawn(i: int, source: np.ndarray, generator: np.random.Generator) -> Prediction:
         condition = observations.conditions[i]
-        if condition not in rows:
+        if condition not in populations:
             return "not predicted"
-        return features[generator.permutation(rows[condition])[: len(source)]]
+        cells = populations[condition]
+        return to_dense(cells[generator.permutation(cells.shape[0])[: len(source)]])
 
     return drawn
-
-
-def _standardise(values: np.ndarray) -> np.ndarray:
-    spread = values.std(0)
-    return (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scgap._adata import Data, check_features, check_finite, get_matrix, get_modality, get_obs, to_dense
+from scgap._adata import Data, get_modality, get_obs, to_dense
 from scgap._conditions import Condition, condition_label, make_design, read_conditions
-from scgap._messages import kind_of, listed
+from scgap._messages import listed
 from scgap._splits import read_split
+from scgap.tl._predicted import check_kind, predicted_conditions, read_cells, same_features
 
 LABELS = ("origin", "perturbation_label", "population")  # columns of the result beside those of the design
 
@@ -67,8 +68,8 @@ def join_predictions(
     TypeError
         ``predicted`` is not an AnnData.
     ValueError
-        Features differ, values are not finite, no condition is both observed and predicted, or a column of the design
-        is called as one that is added.
+        Features differ or have names twice, values are not finite, no condition is both observed and predicted, or a
+        column of the design is called as one that is added.
 
     Warns
     -----
@@ -116,23 +117,20 @@ def join_predictions(
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)
     if taken := sorted(set(design.columns) & set(LABELS)):
         raise ValueError(f"The result has columns {listed(taken)} of its own. Call those of the design otherwise.")
-    if not isinstance(predicted, AnnData):
-        raise TypeError(f"predicted is {kind_of(predicted)}. Pass an AnnData with the predicted cells of one method.")
+    check_kind(predicted, "predicted")
     adata = get_modality(observed, mod)
-    features = _same_features(adata, predicted)
+    features = same_features(adata, predicted, "predicted")
     obs = get_obs(observed, mod, [*design.columns, split_col])
     conditions, of_cell, written = read_conditions(design, obs)
     if split_col:
         of_cell = np.where(read_split(obs[split_col], of_cell) == "test", of_cell, -1)
-    hint = " It has to be in predicted.obs, too."
-    of_design = get_obs(predicted, None, design.columns, hint=hint)
-    found, of_found, _ = read_conditions(design, of_design, need_controls=False)
+    found, of_found = predicted_conditions(design, predicted, "predicted")
 
     keeps = _kept(conditions, of_cell, found)
     of_predicted = _positions(conditions, found)[of_found]
     rows, predicted_rows = np.flatnonzero(keeps[of_cell]), np.flatnonzero(keeps[of_predicted])
-    cells = _read_cells(adata, layer, rows, "observed")
-    predicted_cells = _read_cells(predicted, None, predicted_rows, "predicted")[:, features]
+    cells = to_dense(read_cells(adata, layer, rows, "observed"))
+    predicted_cells = to_dense(read_cells(predicted, None, predicted_rows, "predicted"))[:, features]
     table = obs.iloc[rows][design.columns]
     predicted_table = written.iloc[of_predicted[predicted_rows]].astype(table.dtypes)
     joined = pd.concat([table, predicted_table]).apply(_without_unused)
@@ -140,26 +138,6 @@ def join_predictions(
     of_row = np.concatenate([of_cell[rows], of_predicted[predicted_rows]])
     joined = joined.assign(**_labels(conditions, of_row, len(rows)))
     return AnnData(np.concatenate([cells, predicted_cells]), obs=joined, var=adata.var.copy())  # type: ignore[arg-type]  # anndata's lazy var
-
-
-def _same_features(adata: AnnData, predicted: AnnData) -> np.ndarray:
-    """Positions (n_features,) among the predicted features of the observed ones."""
-    check_features(adata)
-    check_features(predicted)
-    missing, unknown = adata.var_names.difference(predicted.var_names), predicted.var_names.difference(adata.var_names)
-    if len(missing) or len(unknown):
-        raise ValueError(
-            f"predicted lacks {len(missing)} of the {adata.n_vars} observed features ({listed(missing)}) and has "
-            f"{len(unknown)} others ({listed(unknown)}). Both sides need the same features: select those they share."
-        )
-    return predicted.var_names.get_indexer(adata.var_names)
-
-
-def _read_cells(adata: AnnData, layer: str | None, rows: np.ndarray, name: str) -> np.ndarray:
-    """Dense features (n, n_features) of some cells."""
-    matrix = get_matrix(adata, layer)[rows]
-    check_finite(matrix, f"{name}.X" if layer is None else f"{name}.layers[{layer!r}]")
-    return to_dense(matrix)
 
 
 def _kept(conditions: Sequence[Condition], of_cell: np.ndarray, found: Sequence[Condition]) -> np.ndarray:

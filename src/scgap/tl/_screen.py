@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, check_features, get_modality, get_obs, to_dense
+from scgap._adata import Data, check_unique, get_modality, get_obs, to_dense
 from scgap._checks import whole_number
 from scgap._conditions import Condition, Design, condition_label, parse_condition, plain, records
 from scgap._encoding import encode_conditions
@@ -92,7 +92,7 @@ def screen(
     {'drug_1 10': 20, 'drug_1 100': 20}
     """
     adata = get_modality(data, mod)
-    check_features(adata)
+    check_unique(adata.var_names, "adata")
     model = get_model(data, mod, key)
     design, representation = model.design, model.representation
     n_cells = None if n_cells is None else whole_number("n_cells", n_cells, 1)
@@ -213,6 +213,7 @@ def _describe(model: TransportModel, adata: AnnData, blocks: Blocks) -> pd.DataF
     table.insert(0, "condition_label", [condition_label(condition) for condition in conditions])
     support = support_tiers(list(trained_conditions(model)), model.encoding.perturbations, conditions)
     obs = table.apply(_categories).assign(support=pd.Categorical(support, TIERS, ordered=True))
+    obs["support"] = obs["support"].cat.remove_unused_categories()  # each would stand in a plot's legend
     obs = obs.loc[obs.index.repeat([len(rows) for _, rows in blocks.values()])]
     obs["source_cell"] = pd.Categorical(adata.obs_names[rows])
     return obs.set_axis(pd.RangeIndex(len(obs)).astype(str))
