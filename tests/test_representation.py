@@ -4,6 +4,8 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
+import scgap
+from scgap import _autoencoder as autoencoder
 from scgap._adata import to_dense
 from scgap._representation import (
     decode,
@@ -215,3 +217,39 @@ def test_test_cells_do_not_decide_whether_predictions_are_clipped(adata, kind, u
     everything = np.ones(80, bool)
     assert not make_representation(adata, None, use_rep, everything)[0].nonnegative
     assert make_representation(adata, None, use_rep, np.arange(80) != 5)[0].nonnegative
+
+
+def test_features_in_units_of_some_cells(adata, refused):
+    adata.X[:, 3] = 2.0
+    some = np.arange(80) < 30
+    representation, points = make_representation(adata, None, None, np.ones(80, bool), some)
+    np.testing.assert_allclose(points[some].mean(0), 0.0, atol=1e-5)
+    expected = np.where(np.arange(12) == 3, 0.0, 1.0)  # a constant feature stays as it is
+    np.testing.assert_allclose(points[some].std(0), expected, atol=1e-5)
+    np.testing.assert_array_equal(encode(representation, adata.X), points)
+    np.testing.assert_array_equal(decode(representation, adata.X.copy(), points, points), adata.X)
+    moved = decode(representation, adata.X.copy(), points, points + 1.0)
+    np.testing.assert_allclose(moved - adata.X, np.tile(representation.scale, (80, 1)), rtol=1e-4, atol=1e-5)
+    again = representation_from_dict(representation_to_dict(representation))
+    np.testing.assert_array_equal(encode(again, adata.X), points)
+    sc.pp.pca(adata, n_comps=4)
+    with refused(adata, ValueError, "standardise=True is for features", "sc.pp.scale"):
+        make_representation(adata, None, "X_pca", np.ones(80, bool), some)
+
+
+def test_an_autoencoder_decodes_what_the_map_changed(adata, refused):
+    scgap.pp.autoencoder(adata, n_latent=4, hidden=(16,), n_epochs=2, progress=False)
+    representation, points = make(adata, use_rep="X_ae")
+    assert representation.kind == "autoencoder"
+    np.testing.assert_allclose(points, adata.obsm["X_ae"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(decode(representation, adata.X.copy(), points, points), adata.X)
+    network, moved = adata.uns["ae"], points + 0.5
+    change = autoencoder.decode(network, moved) - autoencoder.decode(network, points)
+    np.testing.assert_allclose(
+        decode(representation, adata.X.copy(), points, moved), np.maximum(adata.X + change, 0.0), atol=1e-5
+    )
+    again = representation_from_dict(representation_to_dict(representation))
+    np.testing.assert_array_equal(encode(again, adata.X), points)
+    adata.X[:, 0] += 5.0
+    with refused(adata, ValueError, "features changed", "scgap.pp.autoencoder"):
+        make(adata, use_rep="X_ae")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from zlib import crc32
 
@@ -18,13 +18,19 @@ from scgap._reference import Reference, References, make_references
 
 MIN_CELLS = 4  # observed cells: two in each half
 MOST_TRAINING = 1_000  # training cells of a condition that baselines and references are made of
-COLUMNS = ["condition", "split", "method", "metric", "value", "n_cells", "baseline", "ceiling", "score", "reason"]
+COLUMNS = [
+    *("condition", "split", "method", "metric", "value", "n_cells", "baseline", "reconstruction", "ceiling", "score"),
+    "reason",
+]
 
 type Prediction = np.ndarray | str
 """Cells (n, n_features), or why there are none."""
 
 type Method = Callable[[int, np.ndarray, np.random.Generator], Prediction]
 """From the position of a condition and rows (n,) of control cells of its group to as many predicted cells."""
+
+type Reconstruct = Callable[..., np.ndarray]
+"""From cells (n, n_features) and the ``mean`` (n_features,) of training cells to what a representation keeps."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ def score_conditions(
     metrics: Sequence[str],
     most_cells: int,
     n_predicted: Mapping[int, int] | None = None,
+    reconstruct: Reconstruct | None = None,
     seed: int,
 ) -> pd.DataFrame:
     """One row (COLUMNS and ``judged``) a condition with cells in the split, method, baseline and metric.
@@ -84,6 +91,9 @@ def score_conditions(
         if not condition.is_control and (len(observations.rows(i, split)) or i in (n_predicted or ()))
     ]
     unpaired = set() if n_predicted is None else set(methods)
+    kept = None
+    if reconstruct is not None and training.cells:
+        kept = partial(reconstruct, mean=np.concatenate(list(training.cells.values())).mean(0))
 
     def score(i: int) -> pd.DataFrame:
         condition = observations.conditions[i]
@@ -97,7 +107,7 @@ def score_conditions(
         for name, baseline in BASELINES.items():
             predicted[name] = baseline(training, condition, cells, _generator(seed, label, name))
         reference = references.of(condition)  # there are controls, or none would have been chosen
-        scores = score_methods(predicted, observations.cells(observed), cells, reference, metrics, unpaired)
+        scores = score_methods(predicted, observations.cells(observed), cells, reference, metrics, unpaired, kept)
         return scores.assign(condition=label, n_cells=len(observed) // 2)
 
     # Matrices are small: more threads would wait for each other for longer than they compute.
@@ -115,11 +125,13 @@ def score_methods(
     reference: Reference,
     metrics: Sequence[str],
     unpaired: set[str],
+    reconstruct: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """One row a method and metric; each half of a prediction against one half of the observed cells.
 
     Halves, because the ceiling is one half of the observed cells as prediction of the other: so every value is of the
-    same number of cells, and none is favoured by its noise.
+    same number of cells, and none is favoured by its noise. What the representation keeps of that half is measured
+    as it is.
     """
     targets = [Target(half, reference) for half in halves(observed)]
     sources = halves(source)
@@ -133,6 +145,11 @@ def score_methods(
         for name, cells in predicted.items()
     }
     comparisons["ceiling"] = [Comparison(targets[1 - j].cells, targets[j], None) for j in (0, 1)]
+    of_kept: list[Comparison] | str = "no representation"
+    if reconstruct is not None:
+        parts = [reconstruct(target.cells) for target in targets]
+        is_all = all(part is target.cells for part, target in zip(parts, targets, strict=True))  # and measured already
+        of_kept = comparisons["ceiling"] if is_all else [Comparison(parts[1 - j], targets[j], None) for j in (0, 1)]
     rows: list[dict[str, Any]] = []
     for metric in metrics:
         loss = METRICS[metric].loss
@@ -141,12 +158,14 @@ def score_methods(
         simple = [values[name] for name in BASELINES if name in values and np.isfinite(values[name])]
         baseline = min(simple, key=loss, default=np.nan)
         gain = loss(baseline) - loss(values["ceiling"])
+        reconstruction, _ = _measure(metric, of_kept)
         rows += [
             {
                 "method": name,
                 "metric": metric,
                 "value": value,
                 "baseline": baseline,
+                "reconstruction": reconstruction,
                 "ceiling": values["ceiling"],
                 "score": (loss(baseline) - loss(value)) / gain if gain > 0 else np.nan,
                 "reason": reason,
@@ -182,7 +201,7 @@ def _nothing(methods: Sequence[str], metrics: Sequence[str], reason: str) -> pd.
     """Rows of a condition that cannot be judged."""
     rows = [{"method": method, "metric": metric, "reason": reason} for metric in metrics for method in methods]
     return pd.DataFrame(rows).assign(
-        value=np.nan, baseline=np.nan, ceiling=np.nan, score=np.nan, n_cells=0, judged=False
+        value=np.nan, baseline=np.nan, reconstruction=np.nan, ceiling=np.nan, score=np.nan, n_cells=0, judged=False
     )
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
 from scgap._model import TransportModel, get_model, indexed
 from scgap._moving import move_cells
-from scgap._representation import decode, encode, feature_order, read_matrix
+from scgap._representation import decode, encode, feature_order, read_matrix, reconstruct
 from scgap._scoring import Observations, Prediction, score_conditions
 from scgap._splits import SPLITS
 from scgap._support import TIERS, support_tiers
@@ -75,6 +76,8 @@ def evaluate(
     asked for another condition of the group, and ``ceiling``: one half of the observed cells as prediction of the
     other), ``metric``, ``value``, ``n_cells`` (predicted cells, and as many observed ones, in one comparison:
     half of those used, for ``value`` is the mean over two halves), ``baseline`` (the best baseline's value),
+    ``reconstruction`` (what the fitted representation keeps of the ceiling's cells in place of these: how much of an
+    error is its own; the ceiling where features are fitted as they are, NaN in an embedding without decoder),
     ``ceiling``, ``score = (baseline - value) / (baseline - ceiling)``, and ``reason`` (why there is no value). In
     scores 0 is the best simple baseline and 1 a replicate. They are not clipped; they are NaN where the best of the
     baselines is, by chance or in fact, as good as a replicate and there is nothing to gain: `scgap.tl.summarize_scores`
@@ -155,6 +158,7 @@ def evaluate(
         split=split,
         metrics=names,
         most_cells=most_cells,
+        reconstruct=None if model.representation.kind == "obsm" else partial(reconstruct, model.representation),
         seed=seed,
     )
     check_any(table, [key], split, ADVICE)
