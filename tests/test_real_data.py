@@ -116,7 +116,7 @@ def test_four_i_palbociclib_between_two_doses():
 def test_cycif_ligands_at_a_time_left_out():
     adata = read("cycif_mcf10a_46feat.h5ad")
     adata.obs["perturbation"] = adata.obs["ligand"].astype(str).replace({"ctrl": "control"})
-    with pytest.warns(UserWarning, match="fewer than 4 observed, control or predicted cells"):
+    with pytest.warns(UserWarning, match="fewer than 4 observed cells"):
         share, tiers, n = unseen_share_of_identity(
             adata, {"time_col": "time"}, {"time": [8]}, standardise=True, n_iters=1_000
         )
