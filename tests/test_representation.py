@@ -66,6 +66,15 @@ def test_pca_points_are_those_of_scanpy(adata, kind, zero_center):
     np.testing.assert_allclose(representation.offset, projected_mean if zero_center else 0.0, atol=1e-4)
 
 
+def test_rounding_does_not_add_up_over_an_atlas():
+    n_cells = 2**20
+    X = np.random.default_rng(0).normal(7.0, 0.1, size=(n_cells, 3)).astype(np.float32)
+    atlas = AnnData(X, obsm={"X_pca": X - X.mean(0, dtype=np.float64)}, varm={"PCs": np.eye(3)})
+    representation, points = make(atlas, use_rep="X_pca")
+    np.testing.assert_allclose(representation.offset, X.mean(0, dtype=np.float64), atol=1e-6)
+    np.testing.assert_allclose(points, atlas.obsm["X_pca"], atol=1e-5)
+
+
 def test_pca_of_highly_variable_features(adata):
     adata.var["highly_variable"] = np.arange(12) >= 4
     sc.pp.pca(adata, n_comps=4)

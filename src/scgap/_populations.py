@@ -36,7 +36,8 @@ def make_populations(
     size = np.bincount(population[order], minlength=n_populations)
     start = np.cumsum(size) - size
     padded = np.zeros((padded_size(len(order)), cells.shape[1]), np.float32)
-    padded[: len(order)] = cells[order]
+    # In place, and without a copy in between: `clip` is the one mode that makes none, and no position is outside.
+    np.take(cells, order, axis=0, out=padded[: len(order)], mode="clip")
     return Populations(
         jnp.asarray(padded),
         *(jnp.asarray(index, jnp.int32) for index in (start, size)),

@@ -191,7 +191,8 @@ def _pca_offset(projections: np.ndarray, points: np.ndarray, use_rep: str, seen:
     to other features.
     """
     gaps = projections - points
-    offset = gaps.mean(0, where=seen[:, None])  # rounding, too, must not depend on test cells
+    # Rounding, too, must not depend on test cells; and that of single precision adds up over a million.
+    offset = gaps.mean(0, dtype=np.float64, where=seen[:, None]).astype(np.float32)
     gaps -= offset
     if np.abs(gaps, out=gaps).max() > CONSISTENT * points.std():
         raise ValueError(

@@ -184,7 +184,7 @@ def _block_krylov(
     warnings.warn(
         f"The components have not settled in {MOST_PASSES} passes (relative residual {residual:.1g}): the last of them "
         "vary as little as those left out. Ask for fewer, or for highly variable features alone.",
-        stacklevel=6,
+        stacklevel=5,
     )
     return values, vectors
 
