@@ -16,6 +16,7 @@ from scgap._messages import kind_of, listed, not_found
 
 # Not `type` statements, which the rendered signatures would show by name alone.
 Data: TypeAlias = AnnData | MuData  # noqa: UP040
+Modality: TypeAlias = str | Sequence[str] | None  # noqa: UP040
 Rows: TypeAlias = np.ndarray | sparse.csr_matrix | sparse.csr_array  # noqa: UP040
 
 CHUNK_BYTES = 2**26  # of rows read at once, were they dense and of double precision: large enough to be fast
@@ -60,6 +61,8 @@ Matrix: TypeAlias = Rows | OnDisk  # noqa: UP040
 
 def get_modality(data: Data, mod: str | None) -> AnnData:
     """The AnnData to work on: ``data`` itself, or modality ``mod`` of a MuData."""
+    if not isinstance(mod, str | None):
+        raise TypeError(f"mod={mod!r}. Pass one modality: several at once are for fits and what is made of them.")
     if isinstance(data, MuData):
         if mod is None:
             raise ValueError(

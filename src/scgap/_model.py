@@ -1,7 +1,7 @@
 """A fitted map, and its two stored forms: ``uns`` of an AnnData and one safetensors file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, check_folder, get_modality
+from scgap._adata import Data, Modality, check_folder, get_modality
 from scgap._conditions import Design, design_from_dict
 from scgap._encoding import Encoding, encoding_from_dict, encoding_to_dict
 from scgap._messages import not_found
@@ -99,15 +99,20 @@ def model_from_uns(stored: Mapping[str, Any]) -> TransportModel:
     )
 
 
-def get_model(data: Data, mod: str | None, key: str) -> TransportModel:
+def get_uns(data: Data, mod: Modality) -> MutableMapping[str, Any]:
+    """Where a map is kept: ``uns`` of the AnnData or modality, or of the MuData for a map of several modalities."""
+    return get_modality(data, mod).uns if isinstance(mod, str | None) else data.uns
+
+
+def get_model(data: Data, mod: Modality, key: str) -> TransportModel:
     """The map stored under ``uns[key]``."""
-    uns = get_modality(data, mod).uns
+    uns = get_uns(data, mod)
     if key not in uns:
         raise KeyError(not_found(key, "adata.uns", list(uns)) + " Fit a map first: scgap.tl.fit_transport(adata, ...).")
     return model_from_uns(uns[key])
 
 
-def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap", mod: str | None = None) -> None:
+def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap", mod: Modality = None) -> None:
     """Write a fitted map to one ``.safetensors`` file: weights and JSON, nothing that could be executed.
 
     Parameters
@@ -119,7 +124,7 @@ def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap"
     key
         Where `scgap.tl.fit_transport` put the map.
     mod
-        Modality of a MuData.
+        Modality of a MuData, or several.
 
     Raises
     ------

@@ -38,8 +38,8 @@ class Representation(NamedTuple):
     """(n_vars, n_components) of a PCA, else (0, 0)."""
     offset: np.ndarray
     """(n,) origin of the points, (0,) for none: of a PCA the projected mean, ``z = x @ components - offset``."""
-    nonnegative: bool
-    """Whether no feature was negative, as in expression: predictions are then clipped at 0."""
+    nonnegative: bool | np.ndarray
+    """Whether no feature was negative, as in expression: predictions are then clipped at 0. Or of each (n_vars,)."""
     scale: np.ndarray = NOTHING
     """(n,) unit of the points after the offset is taken away, (0,) for none."""
     network: Mapping[str, Any] = {}
@@ -47,7 +47,11 @@ class Representation(NamedTuple):
 
 
 def make_representation(
-    adata: AnnData, layer: str | None, use_rep: str | None, seen: np.ndarray, unit_cells: np.ndarray | None = None
+    adata: AnnData,
+    layer: str | None,
+    use_rep: str | Mapping[str, str] | None,
+    seen: np.ndarray,
+    unit_cells: np.ndarray | None = None,
 ) -> tuple[Representation, np.ndarray]:
     """Choose and check the representation that ``layer`` and ``use_rep`` name; return it and the cells as points.
 
@@ -63,6 +67,8 @@ def make_representation(
             "features", layer, None, np.zeros((0, 0), np.float32), offset, nonnegative, scale
         )
         return representation, _standardised(representation, points)
+    if not isinstance(use_rep, str):
+        raise ValueError(f"use_rep={use_rep!r}. Pass a key of obsm; a dictionary is for several modalities.")
     if unit_cells is not None:
         raise ValueError(
             f"standardise=True is for features, and use_rep={use_rep!r} is an embedding. Scale the features before it "
@@ -161,7 +167,8 @@ def reconstruct(representation: Representation, cells: np.ndarray, mean: np.ndar
 
 def clip(representation: Representation, features: np.ndarray) -> np.ndarray:
     """Predicted features in place, not below 0 where the fitted ones were not."""
-    return np.maximum(features, 0.0, out=features) if representation.nonnegative else features
+    clipped = representation.nonnegative
+    return np.maximum(features, 0.0, out=features, where=clipped) if np.any(clipped) else features
 
 
 def representation_to_dict(representation: Representation) -> dict[str, Any]:
@@ -178,7 +185,7 @@ def representation_from_dict(stored: Mapping[str, Any]) -> Representation:
         str(stored["use_rep"]) or None,
         np.asarray(stored["components"], np.float32),
         np.asarray(stored["offset"], np.float32),
-        bool(stored["nonnegative"]),
+        np.asarray(stored["nonnegative"], bool) if np.ndim(stored["nonnegative"]) else bool(stored["nonnegative"]),
         np.asarray(stored["scale"], np.float32),
         stored["network"],
     )

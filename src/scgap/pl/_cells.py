@@ -53,7 +53,7 @@ def read_cells(
         of_cell,
         obs[split_col].astype(str).to_numpy() if has_split else np.full(adata.n_obs, "test"),
         features,
-        model.representation.nonnegative,
+        bool(np.all(model.representation.nonnegative)),
     )
     groups, labels = [], set()
     named = [column for column in design.group_cols if query.get(column) is not None]

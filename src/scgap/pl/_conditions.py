@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scgap._adata import Data
+from scgap._adata import Data, Modality
 from scgap._conditions import parse_condition, records
 from scgap._meanings import trained_conditions
 from scgap._messages import not_found
@@ -25,7 +25,7 @@ def conditions(
     color: str | Mapping[str, str] = "support",
     labels: bool | None = None,
     key: str = "scgap",
-    mod: str | None = None,
+    mod: Modality = None,
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -48,7 +48,7 @@ def conditions(
     key
         Where the fitted map is in ``uns``.
     mod
-        Modality of a MuData.
+        Modality of a MuData, or several, as in `scgap.tl.fit_transport`.
     ax
         Axes to draw into; default new ones.
     show

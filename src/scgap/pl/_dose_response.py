@@ -8,8 +8,9 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scgap._adata import Data, get_matrix, get_modality, get_obs, take_features, to_dense
+from scgap._adata import Data, Modality, get_matrix, get_modality, get_obs, take_features, to_dense
 from scgap._conditions import read_conditions
+from scgap._joint import one_object
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
 from scgap.pl._style import BASELINE, PALETTE, finish, get_axes
@@ -25,7 +26,7 @@ def dose_response(
     features: str | Sequence[str],
     above: float | None = None,
     key: str = "scgap",
-    mod: str | None = None,
+    mod: Modality = None,
     ax: Axes | Sequence[Axes] | np.ndarray | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -47,7 +48,7 @@ def dose_response(
     key
         Where the fitted map is in ``uns``.
     mod
-        Modality of a MuData.
+        Modality of a MuData, or several, as in `scgap.tl.fit_transport`.
     ax
         As many axes as features; default new ones.
     show
@@ -80,6 +81,7 @@ def dose_response(
     >>> curve = scgap.tl.screen(adata, doses, n_cells=50, progress=False)
     >>> axes = scgap.pl.dose_response(adata, curve, features="feature_0", show=False)
     """
+    data, mod = one_object(data, mod)
     model = get_model(data, mod, key)
     adata, design = get_modality(data, mod), model.design
     if not design.dose_cols:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scgap._adata import Data
+from scgap._adata import Data, Modality
 from scgap._model import get_model
 from scgap.pl._style import BASELINE, MODEL, finish, get_axes
 
@@ -21,7 +21,7 @@ def history(
     data: Data,
     *,
     key: str = "scgap",
-    mod: str | None = None,
+    mod: Modality = None,
     ax: Axes | Sequence[Axes] | np.ndarray | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -35,7 +35,7 @@ def history(
     key
         Where the fitted map is in ``uns``.
     mod
-        Modality of a MuData.
+        Modality of a MuData, or several, as in `scgap.tl.fit_transport`.
     ax
         Three axes to draw into; default new ones.
     show

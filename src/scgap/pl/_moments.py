@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scgap._adata import Data
+from scgap._adata import Data, Modality
+from scgap._joint import one_object
 from scgap._messages import not_found
 from scgap._model import get_model
 from scgap.pl._baselines import predict_simply
@@ -22,7 +23,7 @@ def moments(
     condition: str | Mapping[str, Any] | None = None,
     *,
     key: str = "scgap",
-    mod: str | None = None,
+    mod: Modality = None,
     moments: str | Sequence[str] = ("mean", "std", "skewness", "kurtosis", "correlation"),
     layer: str | None = None,
     ax: Axes | Sequence[Axes] | np.ndarray | None = None,
@@ -46,7 +47,7 @@ def moments(
     key
         Where the fitted map is in ``uns``.
     mod
-        Modality of a MuData.
+        Modality of a MuData, or several, as in `scgap.tl.fit_transport`.
     moments
         Panels to draw, one or several of ``mean``, ``std``, ``skewness``, ``kurtosis``, ``correlation`` (of
         pairs of features).
@@ -99,6 +100,7 @@ def moments(
     for moment in moments:
         if moment not in STATISTICS:
             raise KeyError(not_found(moment, "the moments", list(STATISTICS)))
+    data, mod = one_object(data, mod)
     model = get_model(data, mod, key)
     observations, groups, title = read_cells(data, mod, model, key, layer or key, condition)
     axes = get_axes(ax, len(moments), width=2.8, height=3.3)

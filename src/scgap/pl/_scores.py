@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MultipleLocator
 
-from scgap._adata import Data, get_modality
+from scgap._adata import Data, Modality
 from scgap._messages import listed, not_found
-from scgap._model import get_model
+from scgap._model import get_model, get_uns
 from scgap._summary import CEILING, SIMPLE, summarize
 from scgap._support import TIERS
 from scgap.pl._style import BASELINE, MARKERS, PALETTE, finish, get_axes, ink, text_colour
@@ -27,7 +27,7 @@ def scores(
     key: str = "scgap",
     methods: str | Sequence[str] | None = None,
     metrics: str | Sequence[str] | None = None,
-    mod: str | None = None,
+    mod: Modality = None,
     ax: Axes | Sequence[Axes] | np.ndarray | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -48,7 +48,7 @@ def scores(
     metrics
         Metrics to show, from top to bottom; default all.
     mod
-        Modality of a MuData.
+        Modality of a MuData, or several, as in `scgap.tl.fit_transport`.
     ax
         As many axes as there are tiers of support and splits; default new ones.
     show
@@ -103,9 +103,9 @@ def scores(
     return finish(axes, given=ax is not None, show=show, return_fig=return_fig)
 
 
-def _stored(data: Data, mod: str | None, key: str) -> pd.DataFrame:
+def _stored(data: Data, mod: Modality, key: str) -> pd.DataFrame:
     get_model(data, mod, key)  # refuses what is not a map
-    stored = get_modality(data, mod).uns[key]
+    stored = get_uns(data, mod)[key]
     if "scores" not in stored:
         raise KeyError(f"adata.uns[{key!r}] holds no scores of its map. Evaluate first: scgap.tl.evaluate(adata).")
     return stored["scores"]

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, check_writable, get_modality, get_obs, take_features
+from scgap._adata import Data, Modality, check_writable, get_modality, get_obs, take_features
 from scgap._baselines import BASELINES
 from scgap._checks import whole_number
 from scgap._comparison import METRICS
 from scgap._conditions import condition_label, read_conditions
 from scgap._encoding import descriptors_of
+from scgap._joint import one_object
 from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
-from scgap._model import TransportModel, get_model, indexed
+from scgap._model import TransportModel, get_model, get_uns, indexed
 from scgap._moving import move_cells
 from scgap._representation import decode, encode, feature_order, read_matrix, reconstruct
 from scgap._scoring import Observations, Prediction, score_conditions
@@ -39,7 +40,7 @@ def evaluate(
     split: str = "test",
     metrics: str | Sequence[str] | None = None,
     baselines: str | Sequence[str] | None = None,
-    mod: str | None = None,
+    mod: Modality = None,
     n_cells: int = 2_000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -63,7 +64,7 @@ def evaluate(
         Which baselines to show, see Notes; default all. Leaving one out leaves its rows out and changes no number:
         scores are against the best of all.
     mod
-        Modality of a MuData.
+        Modality of a MuData, or several, as in `scgap.tl.fit_transport`.
     n_cells
         Most cells of a condition that are compared.
     seed
@@ -136,6 +137,8 @@ def evaluate(
             f"key={key!r} is the name of a baseline, and rows of the two could not be told apart. Fit with another "
             "key_added."
         )
+    whole, mods = data, mod
+    data, mod = one_object(data, mod)
     adata = get_modality(data, mod)
     check_writable(adata, copy=False)
     model = get_model(data, mod, key)
@@ -173,7 +176,8 @@ def evaluate(
     result = with_support(table, observations, tiers)
     result = result[result["method"].isin([key, *others, "ceiling"])].reset_index(drop=True)
     # Written anew, for another object may share the dictionary.
-    adata.uns[key] = {**adata.uns[key], "scores": indexed(result)}
+    uns = get_uns(whole, mods)
+    uns[key] = {**uns[key], "scores": indexed(result)}
     return result
 
 
@@ -233,7 +237,11 @@ def _read(
     order = feature_order(model.representation, adata, model.var_names)
     features = take_features(read_matrix(model.representation, adata), order)
     labels = obs[split_col].astype(str).to_numpy()
-    return Observations(conditions, of_cell, labels, features, model.representation.nonnegative), obs, written
+    return (
+        Observations(conditions, of_cell, labels, features, bool(np.all(model.representation.nonnegative))),
+        obs,
+        written,
+    )
 
 
 def _make_method(model: TransportModel, observations: Observations, obs: pd.DataFrame, written: pd.DataFrame) -> Any:

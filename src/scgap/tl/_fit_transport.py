@@ -1,7 +1,7 @@
 """Fit one conditional transport map to all conditions of an experiment."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -14,7 +14,7 @@ import pandas as pd
 from ott.geometry.costs import CostFn
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, check_folder, check_key, check_writable, get_modality, get_obs
+from scgap._adata import Data, Modality, check_folder, check_key, check_writable, get_modality, get_obs
 from scgap._arrays import ConditionArrays, pad_rows
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
 from scgap._checks import whole_number
@@ -22,9 +22,10 @@ from scgap._conditions import Condition, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
+from scgap._joint import make_joint_representation, one_object
 from scgap._map import ConditionalMap, Pooling, Weights, embed, init_weights
 from scgap._messages import listed
-from scgap._model import TransportModel, check_free, model_to_uns
+from scgap._model import TransportModel, check_free, get_uns, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
@@ -49,9 +50,9 @@ def fit_transport(
     encoding: EncodingArgument = None,
     split_col: str | None = None,
     layer: str | None = None,
-    use_rep: str | None = None,
+    use_rep: str | Mapping[str, str] | None = None,
     standardise: bool = False,
-    mod: str | None = None,
+    mod: Modality = None,
     cost: CostFn | Literal["euclidean", "sqeuclidean"] = "euclidean",
     epsilon: float | None = None,
     gap_weight: float = 1.0,
@@ -129,7 +130,10 @@ def fit_transport(
         for varying more, as proteins do that are measured in units of their own. Predictions are on the scale of the
         layer. Features that do not vary there stay as they are.
     mod
-        Modality of a MuData.
+        Modality of a MuData; or several, for one map of all of them: of the cells that all hold, with each modality in
+        a unit in which the training controls have a total variance of 1, so that none drowns the others. Features are
+        then called ``"rna:CD4"``, ``use_rep`` is a dictionary such as ``{"rna": "X_pca"}``, and the map is in the
+        ``uns`` of the MuData.
     cost
         Ground cost of both terms: ``"euclidean"``, ``"sqeuclidean"`` or an OTT cost function.
     epsilon
@@ -238,6 +242,8 @@ def fit_transport(
     }
     check_key(key_added)
     cost_name, ground_cost = resolve_cost(cost)
+    whole, mods = data, mod
+    data, mod = one_object(data, mod)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
     check_free(adata.uns, key_added)
@@ -264,8 +270,13 @@ def fit_transport(
 
     var_names = np.asarray(adata.var_names, dtype=str)
     is_control = np.isin(of_cell, [i for i, condition in enumerate(conditions) if condition.is_control])
-    unit_cells = is_control & (split == "train") if standardise else None
-    representation, points = make_representation(adata, layer, use_rep, split != "test", unit_cells)
+    seen, controls = split != "test", is_control & (split == "train")
+    if data is not whole:
+        representation, points = make_joint_representation(
+            whole, mods, layer, use_rep, seen, controls, standardise=standardise
+        )
+    else:
+        representation, points = make_representation(adata, layer, use_rep, seen, controls if standardise else None)
     train, valid = experiment_populations(experiment, points, of_cell, split)
 
     network = ConditionalMap(hidden, pooling=pooling)
@@ -288,7 +299,7 @@ def fit_transport(
         "resolved": {name: float(value) for name, value in loss._asdict().items()},
         "design": design._asdict(),
         "split_col": split_col,
-        "mod": mod,
+        "mod": mods if isinstance(mods, str | None) else list(mods),
         "cost": cost_name,
         "hidden": list(hidden),
         "pooling": pooling,
@@ -320,8 +331,8 @@ def fit_transport(
         representation=representation,
         var_names=var_names,
     )
-    result = data.copy() if copy else data
-    get_modality(result, mod).uns[key_added] = model_to_uns(model)
+    result = whole.copy() if copy else whole
+    get_uns(result, mods)[key_added] = model_to_uns(model)
     return result if copy else None
 
 

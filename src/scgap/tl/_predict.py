@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scgap._adata import Data, check_key, check_writable, get_modality, get_obs, to_dense
+from scgap._adata import Data, Modality, check_key, check_writable, get_modality, get_obs, to_dense
+from scgap._joint import one_object, put_back
 from scgap._meanings import check_unambiguous, contexts, label_of, measured_cells, shares
 from scgap._messages import not_found
-from scgap._model import TransportModel, get_model
+from scgap._model import TransportModel, get_model, get_uns
 from scgap._moving import move_cells, select_source, warn_of_new_groups
 from scgap._query import Query, read_query
 from scgap._representation import decode, encode, feature_order, read_matrix
@@ -30,7 +31,7 @@ def predict(
     aliases: Mapping[str, str] | None = None,
     seed: int = 0,
     key: str = "scgap",
-    mod: str | None = None,
+    mod: Modality = None,
     key_added: str | None = None,
     copy: bool = False,
 ) -> Data | None:
@@ -60,7 +61,7 @@ def predict(
     key
         Where the fitted map is in ``uns``.
     mod
-        Modality of a MuData.
+        Modality of a MuData, or several, as in `scgap.tl.fit_transport`.
     key_added
         Name of the result; default ``key``.
     copy
@@ -103,6 +104,8 @@ def predict(
     >>> adata.layers["scgap"].shape == adata.shape
     True
     """
+    whole, mods = data, mod
+    data, mod = one_object(data, mod)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
     model = get_model(data, mod, key)
@@ -130,8 +133,9 @@ def predict(
         predictions = {one: (queries[i], np.where(cells, i, -1)) for i, one in enumerate(names)}
     moved = {one: _move(model, adata, which, obs, queries) for one, (_, which) in predictions.items()}
 
-    result = data.copy() if copy else data
-    adata = get_modality(result, mod)
+    result = whole.copy() if copy else whole
+    uns = get_uns(result, mods)
+    adata = get_modality(result, mod) if data is whole else adata
     for one, (meant, which) in predictions.items():
         _forget_mixture(adata, one)
         _write(adata, model, one, moved.pop(one), cells)
@@ -139,8 +143,10 @@ def predict(
             labels = pd.Index([label_of(model.design, full) for full in queries])
             adata.obs[f"{one}_condition"] = pd.Categorical.from_codes(which.astype(int), labels)
         # Written anew, for another object may share the dictionary.
-        earlier = adata.uns[key].get("predictions", {})
-        adata.uns[key] = {**adata.uns[key], "predictions": {**earlier, one: json.dumps(meant)}}
+        uns[key] = {**uns[key], "predictions": {**uns[key].get("predictions", {}), one: json.dumps(meant)}}
+    if data is not whole:
+        columns = [f"{one}_{what}" for one in predictions for what in ("transported", "condition")]
+        put_back(result, mods, adata, list(predictions), columns, model.representation.layer)
     return result if copy else None
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from scgap._adata import Data, get_modality, get_obs
+from scgap._adata import Data, Modality, get_modality, get_obs
 from scgap._conditions import Condition, condition_label, parse_condition, read_conditions
+from scgap._joint import one_object
 from scgap._meanings import meanings, measured_cells, open_columns, trained_conditions
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
@@ -18,7 +19,7 @@ N_NEAREST = 3  # measured neighbours that are named
 
 
 def resolve(
-    data: Data, query: Query, *, aliases: Mapping[str, str] | None = None, key: str = "scgap", mod: str | None = None
+    data: Data, query: Query, *, aliases: Mapping[str, str] | None = None, key: str = "scgap", mod: Modality = None
 ) -> pd.DataFrame:
     """Show which conditions a query can mean, and how far each is from what was trained on.
 
@@ -39,7 +40,7 @@ def resolve(
     key
         Where the fitted map is in ``uns``.
     mod
-        Modality of a MuData.
+        Modality of a MuData, or several, as in `scgap.tl.fit_transport`.
 
     Returns
     -------
@@ -67,6 +68,7 @@ def resolve(
     0       drug_1 10  dose_value    seen
     1      drug_1 100  dose_value    seen
     """
+    data, mod = one_object(data, mod)
     model = get_model(data, mod, key)
     asked = read_query(model, query, aliases)
     _check_groups(data, mod, model, asked)

@@ -9,10 +9,11 @@ import pandas as pd
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, check_unique, get_modality, get_obs, to_dense
+from scgap._adata import Data, Modality, check_unique, get_modality, get_obs, to_dense
 from scgap._checks import whole_number
 from scgap._conditions import Condition, Design, condition_label, parse_condition, plain, records
 from scgap._encoding import encode_conditions
+from scgap._joint import one_object
 from scgap._meanings import contexts, trained_conditions
 from scgap._messages import listed
 from scgap._model import TransportModel, get_model
@@ -34,7 +35,7 @@ def screen(
     decoded: bool = True,
     aliases: Mapping[str, str] | None = None,
     key: str = "scgap",
-    mod: str | None = None,
+    mod: Modality = None,
     seed: int = 0,
     progress: bool = True,
 ) -> AnnData:
@@ -60,7 +61,7 @@ def screen(
     key
         Where the fitted map is in ``uns``.
     mod
-        Modality of a MuData.
+        Modality of a MuData, or several, as in `scgap.tl.fit_transport`.
     seed
         Of the draw of ``n_cells``.
     progress
@@ -91,6 +92,7 @@ def screen(
     >>> screened.obs["condition_label"].value_counts().to_dict()
     {'drug_1 10': 20, 'drug_1 100': 20}
     """
+    data, mod = one_object(data, mod)
     adata = get_modality(data, mod)
     check_unique(adata.var_names, "adata")
     model = get_model(data, mod, key)
