@@ -172,7 +172,7 @@ def init_weights(
     """Weights that start at the principal components of standard cells, and the components' spreads (n_latent,).
 
     Training sees points of spread 1: with the components' own, it left of Norman et al.'s held-out cells as much
-    unexplained as the components do, .061, and so it leaves .051. The spreads come back when training is over, so that
+    unexplained as the components do, .061, and so it leaves .053. The spreads come back when training is over, so that
     distances between points are about those between cells.
     """
     n_axes = min(n_latent + OVERSAMPLED, cells.shape[1])

@@ -191,8 +191,13 @@ def test_a_view_is_refused(screen, refused):
 
 def test_few_training_cells_are_refused(screen, refused):
     screen.obs["split"] = ["train"] * 9 + ["valid"] * (screen.n_obs - 9)
-    with refused(screen, ValueError, "9 training cells", "split_col"):
+    with refused(screen, ValueError, "9 training and 1491 validation cells", "split_col"):
         scgap.pp.autoencoder(screen, **SPLIT)
+    few = screen[:10].copy()
+    with refused(few, ValueError, "10 training and 0 validation cells"):
+        scgap.pp.autoencoder(few, **SMALL)
+    few = screen[:11].copy()
+    assert set(compress(few)["unexplained"]) == {"train", "valid"}
 
 
 @pytest.mark.parametrize(

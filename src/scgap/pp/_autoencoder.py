@@ -67,8 +67,8 @@ def autoencoder(
         Column of ``obs`` with the values ``train``, ``valid``, ``test``. Test cells decide nothing. If no cells
         validate, or without the column, a random tenth of the cells that would train does.
     ghost_batch_norm
-        Whether to normalise hidden units in small parts of each batch (Hoffer et al. 2017), as large batches may need.
-        After training the norm goes into the layers.
+        Whether to normalise hidden units in small parts of each batch (Hoffer et al. 2017), which takes more epochs
+        and, in large batches above all, can explain more. After training the norm goes into the layers.
     batch_size
         Cells in an update, at most. An epoch sees every training cell once.
     n_epochs
@@ -108,8 +108,8 @@ def autoencoder(
     KeyError
         A column, layer or modality is absent.
     ValueError
-        Values are NaN or infinite, all training cells are the same or fewer than 10, ``n_latent`` is not below the
-        number of features, a hidden layer is too narrow, or a setting is out of range.
+        Values are NaN or infinite, all training cells are the same or fewer than 10, no cell is left to validate,
+        ``n_latent`` is not below the number of features, a hidden layer is too narrow, or a setting is out of range.
     FloatingPointError
         The loss is no longer finite.
 
@@ -151,7 +151,7 @@ def autoencoder(
     matrix = read_points(adata, layer, None)
     warn_of_counts(matrix, layer, stacklevel=3)
     train, valid = (to_dense(matrix[split == part]) for part in ("train", "valid"))
-    _check_cells(train)
+    _check_cells(train, valid)
     if n_epochs is None:
         n_epochs = max(N_EPOCHS, -(-N_UPDATES // -(-len(train) // batch_size)))
     with tqdm(total=n_epochs, desc="autoencoder", unit="epoch", disable=not progress, mininterval=1.0) as bar:
@@ -215,10 +215,11 @@ def _split(data: Data, mod: str | None, split_col: str | None, seed: int) -> np.
     return assign_split(labels[split_col], np.where(labels[split_col].isna(), -1, 0), seed)
 
 
-def _check_cells(train: np.ndarray) -> None:
-    if len(train) < MIN_CELLS:
+def _check_cells(train: np.ndarray, valid: np.ndarray) -> None:
+    if len(train) < MIN_CELLS or not len(valid):
         raise ValueError(
-            f"{len(train)} training cells. An autoencoder takes {MIN_CELLS} at the very least: check split_col."
+            f"{len(train)} training and {len(valid)} validation cells. An autoencoder takes {MIN_CELLS} and 1 at the "
+            "very least: check split_col."
         )
     if (train == train[0]).all():
         raise ValueError("All training cells are the same. Pass the layer that was measured as layer=.")
