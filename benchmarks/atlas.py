@@ -46,8 +46,8 @@ def main() -> None:
     dense = 4 * n_cells * N_GENES
     note = (
         f"A sparse file of {size / 1e6:,.0f} MB, in which {made['density']:.1%} of the entries are not zero; dense, "
-        f"they take {dense / 1e6:,.0f} MB.\nIt was made in {made['seconds']:.0f} s. The peak is that of the process so far, "
-        "libraries included."
+        f"they take {dense / 1e6:,.0f} MB.\nIt was made in {made['seconds']:.0f} s. The peak is that of the process so "
+        "far, libraries included."
     )
     tables = [report.markdown(title, used, note)]
     if options.quick:
@@ -128,7 +128,7 @@ def use_file(file: Path, n_cells: int) -> list[dict]:
         ),
         "`tl.screen` of 2,000 cells, 4 conditions": lambda: scgap.tl.screen(adata, n_cells=2_000, progress=False),
     }
-    nothing = stage("imports", lambda: None) | {"seconds": None}
+    nothing = stage("imports, opening the file", lambda: None) | {"seconds": None}
     return [nothing, *(stage(name, step) for name, step in steps.items())]
 
 

@@ -86,7 +86,8 @@ def fit_transport(
     Parameters
     ----------
     data
-        AnnData, or MuData together with ``mod``.
+        AnnData, or MuData together with ``mod``. ``X`` may be in a file opened with ``backed="r"``: with
+        ``use_rep="X_pca"``, see `scgap.pp.streaming_pca`, no more than a chunk of it is in memory.
     target_col
         Column of ``obs`` that names the perturbation, or several columns for combinations. A perturbation that is named
         twice for a cell counts once; with ``dose_col`` its doses add up, so ``"A+A"`` at dose 10 is ``"A"`` at 20.

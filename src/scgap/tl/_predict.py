@@ -40,7 +40,9 @@ def predict(
     Parameters
     ----------
     data
-        The object that was fitted, or another one with ``uns[key]`` and the same features in any order.
+        The object that was fitted, or another one with ``uns[key]`` and the same features in any order. Of one whose
+        ``X`` is in a file the whole layer is in memory, dense: pass some cells, ``adata[mask].to_memory()``, where that
+        is too much, or call `scgap.tl.screen`.
     condition
         What is done to the cells: a label of the perturbation (``"drug_1"``, with ``sep`` also ``"A+B"``), a text of
         parts (``"drug_1 1 uM, line_1"``), or a mapping from the columns of the fit to values, ``{"perturbation":
