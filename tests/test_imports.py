@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "_query": READERS | {"_model", "_names", "_text", "_units"},
     "_meanings": READERS | {"_model"},
     "_moving": READERS | {"_arrays", "_map", "_model"},
-    "datasets": {"datasets", "_messages"},
+    "datasets": {"datasets", "_checks", "_messages", "_names"},
     "pp": READERS | {"pp", "_classifier", "_losses"},
     "pl": READERS
     | {"pl", "_baselines", "_meanings", "_metrics", "_model", "_query", "_scoring", "_summary", "_support"},
@@ -86,6 +86,7 @@ ONLY_IN = {
     "optax": {"_train"},
     "mudata": {"_adata", "datasets"},
     "pertpy": {"datasets"},
+    "pooch": {"datasets"},
     "matplotlib": {"pl"},
     "rdkit": {"pp"},
     "sklearn": {"pp"},

@@ -1,4 +1,4 @@
-"""Preprocessing: splits of cells and conditions, encodings of perturbations, calls of responders."""
+"""Preprocessing: normalised counts, splits of cells and conditions, encodings of perturbations, calls of responders."""
 
 import lazy_loader
 

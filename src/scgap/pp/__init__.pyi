@@ -2,7 +2,16 @@ from ._encode_drugs import encode_drugs
 from ._encode_effects import encode_effects
 from ._encode_table import encode_table
 from ._place_effect import place_effect
+from ._recipe_log1p import recipe_log1p
 from ._responders import responders
 from ._split import split
 
-__all__ = ["encode_drugs", "encode_effects", "encode_table", "place_effect", "responders", "split"]
+__all__ = [
+    "encode_drugs",
+    "encode_effects",
+    "encode_table",
+    "place_effect",
+    "recipe_log1p",
+    "responders",
+    "split",
+]
