@@ -25,8 +25,8 @@ def recipe_log1p(
 ) -> Data | None:
     """Normalise counts, take logarithms and keep the highly variable genes of training cells.
 
-    As in Driessen et al. (2026), by scanpy: `scanpy.pp.normalize_total`, `scanpy.pp.log1p`,
-    `scanpy.pp.highly_variable_genes`. What is learned from cells, which are the genes and the median count that all
+    As in Driessen et al. (2026), by scanpy: ``scanpy.pp.normalize_total``, ``scanpy.pp.log1p``,
+    ``scanpy.pp.highly_variable_genes``. What is learned from cells, which are the genes and the median count that all
     cells are scaled to, is learned from training cells alone.
 
     Parameters
