@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "_descriptors": {"_conditions", "_messages"},
     "_encoding": {"_arrays", "_conditions", "_messages"},
     "_representation": {"_adata", "_autoencoder", "_messages"},
+    "_joint": {"_adata", "_messages", "_representation"},
     "_splits": {"_messages"},
     "_support": {"_conditions"},
     "_classifier": set(),
@@ -50,10 +51,10 @@ MAY_IMPORT = {
     "_query": READERS | {"_model", "_names", "_text", "_units"},
     "_meanings": READERS | {"_model"},
     "_moving": READERS | {"_arrays", "_map", "_model"},
-    "datasets": {"datasets", "_messages"},
+    "datasets": {"datasets", "_checks", "_messages", "_names"},
     "pp": READERS | {"pp", "_autoencoder", "_classifier", "_losses"},
     "pl": READERS
-    | {"pl", "_baselines", "_meanings", "_metrics", "_model", "_query", "_scoring", "_summary", "_support"},
+    | {"pl", "_baselines", "_joint", "_meanings", "_metrics", "_model", "_query", "_scoring", "_summary", "_support"},
     "tl": READERS
     | {
         "tl",
@@ -62,6 +63,7 @@ MAY_IMPORT = {
         "_checkpoint",
         "_comparison",
         "_experiment",
+        "_joint",
         "_losses",
         "_map",
         "_meanings",
@@ -87,6 +89,7 @@ ONLY_IN = {
     "optax": {"_autoencoder", "_train"},
     "mudata": {"_adata", "datasets"},
     "pertpy": {"datasets"},
+    "pooch": {"datasets"},
     "matplotlib": {"pl"},
     "rdkit": {"pp"},
     "sklearn": {"pp"},

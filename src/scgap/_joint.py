@@ -12,7 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scgap._adata import Data, Modality, get_layers, get_matrix, get_modality, to_dense
+from scgap._adata import Data, Modality, get_layers, get_matrix, get_modality, get_obs, to_dense
 from scgap._messages import kind_of, listed
 from scgap._representation import Representation, make_representation
 
@@ -94,7 +94,7 @@ def put_back(
                 found = pd.Series(joined.obs[column].array, joined.obs_names).reindex(adata.obs_names)
                 adata.obs[column] = found.eq(True) if joined.obs[column].dtype == bool else found
             elif column in adata.obs:
-                del adata.obs[column]
+                adata.obs = get_obs(adata, None, [str(name) for name in adata.obs if name != column])
 
 
 def _parts(mdata: Data, mods: Sequence[str]) -> dict[str, AnnData]:

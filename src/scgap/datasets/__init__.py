@@ -1,4 +1,4 @@
-"""Data sets whose true maps are known."""
+"""Data sets: public ones with the same columns in each, and simulated ones whose true maps are known."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Preprocessing: splits of cells and conditions, encodings of perturbations, calls of responders, an autoencoder."""
+"""Preprocessing: normalised counts, representations, splits, encodings of perturbations, calls of responders."""
 
 import lazy_loader
 

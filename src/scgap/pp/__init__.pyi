@@ -3,6 +3,7 @@ from ._encode_drugs import encode_drugs
 from ._encode_effects import encode_effects
 from ._encode_table import encode_table
 from ._place_effect import place_effect
+from ._recipe_log1p import recipe_log1p
 from ._responders import responders
 from ._split import split
 from ._streaming_pca import streaming_pca
@@ -13,6 +14,7 @@ __all__ = [
     "encode_effects",
     "encode_table",
     "place_effect",
+    "recipe_log1p",
     "responders",
     "split",
     "streaming_pca",
