@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
-from scipy import sparse
+from scipy import linalg, sparse
 
 from scgap._adata import Data, Modality, get_layers, get_matrix, get_modality, get_obs, to_dense
 from scgap._messages import kind_of, listed
@@ -37,8 +37,8 @@ def make_joint_representation(
     controls: np.ndarray,
     *,
     standardise: bool,
-) -> tuple[Representation, np.ndarray]:
-    """Points of all modalities side by side, each in a unit of its own, so that none drowns the others.
+) -> tuple[Representation, np.ndarray, dict[str, float]]:
+    """Points of all modalities side by side, each in a unit of its own, so that none drowns the others; and the units.
 
     ``controls`` (n_cells,) are the training controls: in the unit of a modality their total variance is 1. ``use_rep``
     names the embedding of each modality that is not fitted in its features.
@@ -50,26 +50,26 @@ def make_joint_representation(
             f"use_rep={use_rep!r}. With several modalities pass a dictionary from their names, {listed(mods)}, to keys "
             "of obsm; what is left out is fitted in its features."
         )
-    offsets, scales, components, nonnegative, points = [], [], [], [], []
+    offsets, scales, components, nonnegative, points, units = [], [], [], [], [], {}
     for mod, part in _parts(mdata, mods).items():
-        units = controls if standardise and mod not in named else None
-        one, mine = make_representation(part, layer, named.get(mod), seen, units)
+        of_features = controls if standardise and mod not in named else None
+        one, mine = make_representation(part, layer, named.get(mod), seen, of_features)
         if one.kind not in ("features", "pca") or one.layer != layer:
             raise ValueError(
                 f"use_rep={{{mod!r}: {named[mod]!r}}} cannot be fitted together with other modalities. Pass 'X_pca', "
                 f"made of layer={layer!r}, or leave {mod!r} out for its features."
             )
         n = mine.shape[1]
-        unit = np.sqrt(mine[controls].var(0, dtype=np.float64).sum()) or 1.0
+        unit = units[mod] = float(np.sqrt(mine[controls].var(0, dtype=np.float64).sum())) or 1.0
         offsets.append(one.offset if len(one.offset) else np.zeros(n))
         scales.append((one.scale if len(one.scale) else np.ones(n)) * unit)
         components.append(one.components if one.kind == "pca" else np.eye(n))
         nonnegative.append(np.full(part.n_vars, one.nonnegative))
         points.append(mine / np.float32(unit))
-    blocks = sparse.block_diag(components).toarray().astype(np.float32)
+    blocks = linalg.block_diag(*components).astype(np.float32)
     offset, scale = (np.concatenate(values).astype(np.float32) for values in (offsets, scales))
     representation = Representation("pca", layer, None, blocks, offset, np.concatenate(nonnegative), scale)
-    return representation, np.concatenate(points, axis=1)
+    return representation, np.concatenate(points, axis=1), units
 
 
 def put_back(

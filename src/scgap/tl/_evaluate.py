@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, Modality, check_writable, get_modality, get_obs, take_features
+from scgap._adata import Data, Modality, check_writable, get_modality, get_obs, take_features, to_dense
 from scgap._baselines import BASELINES
 from scgap._checks import whole_number
 from scgap._comparison import METRICS
@@ -111,6 +111,9 @@ def evaluate(
     conditions), ``weighted_mse`` (by differential expression among training cells), ``centroid_accuracy`` (the share of
     other conditions of the group whose mean is farther from the prediction's). Of the map: ``monge_gap``, how much
     farther it moves its cells than needed. Of ``r2``, ``pearson``, accuracy and p-value higher is better.
+
+    Of several modalities, features are compared in the units in which they were fitted, of which the training controls
+    have a total variance of 1 in each modality.
 
     Baselines. ``identity``: control cells. ``training_cells``: cells of all training conditions. ``average_shift``:
     control moved by the mean effect of all training conditions. ``mean_shift``: by that of the condition itself, or, if
@@ -236,27 +239,34 @@ def _read(
     conditions, of_cell, written = read_conditions(model.design, obs)
     order = feature_order(model.representation, adata, model.var_names)
     features = take_features(read_matrix(model.representation, adata), order)
+    units = _feature_units(model)
+    features = features if units is None else to_dense(features) / units
     labels = obs[split_col].astype(str).to_numpy()
-    return (
-        Observations(conditions, of_cell, labels, features, bool(np.all(model.representation.nonnegative))),
-        obs,
-        written,
-    )
+    nonnegative = bool(np.all(model.representation.nonnegative))
+    return Observations(conditions, of_cell, labels, features, nonnegative), obs, written
 
 
 def _make_method(model: TransportModel, observations: Observations, obs: pd.DataFrame, written: pd.DataFrame) -> Any:
     """The map as a method of `score_conditions`."""
     columns = [column for column in model.design.columns if column not in model.design.group_cols]
+    in_units = _feature_units(model)
+    units = np.ones(1, np.float32) if in_units is None else in_units
 
     def mapped(i: int, rows: np.ndarray, _: np.random.Generator) -> Prediction:
         if not _has_vector(model, observations.conditions[i].members):
             return NO_VECTOR
-        cells = observations.cells(rows)
+        cells = observations.cells(rows) * units
         points = encode(model.representation, cells)
         query = {column: written.loc[i, column] for column in columns}
-        return decode(model.representation, cells, points, move_cells(model, points, obs.iloc[rows], query))
+        return decode(model.representation, cells, points, move_cells(model, points, obs.iloc[rows], query)) / units
 
     return mapped
+
+
+def _feature_units(model: TransportModel) -> np.ndarray | None:
+    """Of several modalities, the unit (n_vars,) of each feature's, in which none drowns the others."""
+    units = model.params["units"]
+    return np.array([units[name.split(":")[0]] for name in model.var_names], np.float32) if units else None
 
 
 def _has_vector(model: TransportModel, members: Sequence[tuple[str, float | None]]) -> bool:

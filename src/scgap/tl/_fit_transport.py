@@ -273,11 +273,12 @@ def fit_transport(
     is_control = np.isin(of_cell, [i for i, condition in enumerate(conditions) if condition.is_control])
     seen, controls = split != "test", is_control & (split == "train")
     if data is not whole:
-        representation, points = make_joint_representation(
+        representation, points, units = make_joint_representation(
             whole, mods, layer, use_rep, seen, controls, standardise=standardise
         )
     else:
         representation, points = make_representation(adata, layer, use_rep, seen, controls if standardise else None)
+        units = {}
     train, valid = experiment_populations(experiment, points, of_cell, split)
 
     network = ConditionalMap(hidden, pooling=pooling)
@@ -300,6 +301,7 @@ def fit_transport(
         "resolved": {name: float(value) for name, value in loss._asdict().items()},
         "design": design._asdict(),
         "split_col": split_col,
+        "units": units,
         "mod": mods if isinstance(mods, str | None) else list(mods),
         "cost": cost_name,
         "hidden": list(hidden),
