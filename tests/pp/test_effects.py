@@ -53,7 +53,14 @@ def test_divergences_are_those_of_exact_transport(drawn):
     _, _, samples = drawn
     epsilon = 0.002
     own = _effects.self_costs(samples, epsilon)
-    np.testing.assert_allclose(own, [exact(batch(samples, i, 0), batch(samples, i, 1)) for i in range(4)], rtol=0.03)
+    generator = np.random.default_rng(0)
+    dealt = [samples._replace(cells=_effects._halves(samples, generator)) for _ in range(_effects.N_HALVINGS)]
+    expected = [[exact(batch(again, i, 0), batch(again, i, 1)) for i in range(4)] for again in dealt]
+    np.testing.assert_allclose(own, np.mean(expected, axis=0), rtol=0.03)
+    for i in range(4):  # the same cells, dealt anew
+        one, other = (np.concatenate([batch(which, i, 0), batch(which, i, 1)]) for which in (samples, dealt[0]))
+        np.testing.assert_array_equal(np.unique(one, axis=0), np.unique(other, axis=0))
+        assert (one != other).any()
     found = _effects.divergences(samples, own, samples, own, epsilon)
     assert found.index.tolist() == found.columns.tolist() == ["A", "B", "C"]
     # Batches of one size, which an assignment takes.

@@ -17,6 +17,8 @@ EPSILON = 0.05  # of the mean cost within a population, as in a fit
 CHUNK = 128  # pairs of populations a call: large enough to be fast, and small enough to be stopped between two
 AT_ONCE = 8  # pairs solved together, the fastest of 1, 8 and 32 on two cores
 
+N_HALVINGS = 8  # of a population, over which its self cost is averaged; of cells to place, over which all is
+
 EUCLIDEAN = COSTS["euclidean"]
 
 type Populations = dict[tuple[str, tuple[str, ...]], np.ndarray]
@@ -82,10 +84,27 @@ def mean_cost_within(samples: Samples) -> float:
 
 
 def self_costs(samples: Samples, epsilon: float) -> np.ndarray:
-    """Transport cost (n_populations,) between the two batches of a population: what sampling alone costs."""
-    one, other = samples.cells[:, 0], samples.cells[:, 1]
-    pairs = np.repeat(np.arange(len(one))[:, None], 2, axis=1)
-    return _costs((one, samples.weights), (other, samples.weights), pairs, epsilon)
+    """Transport cost (n_populations,) between the halves of a population: what sampling alone costs.
+
+    The mean over several ways to halve its cells: all distances of a perturbation share this number and its noise.
+    """
+    generator = np.random.default_rng(0)
+    pairs = np.repeat(np.arange(len(samples.cells))[:, None], 2, axis=1)
+    costs = []
+    for _ in range(N_HALVINGS):
+        one, other = np.moveaxis(_halves(samples, generator), 1, 0)
+        costs.append(_costs((one, samples.weights), (other, samples.weights), pairs, epsilon))
+    return np.mean(costs, axis=0)
+
+
+def _halves(samples: Samples, generator: np.random.Generator) -> np.ndarray:
+    """The cells (n_populations, 2, n, n_features) of the two batches, dealt anew."""
+    cells, n = np.asarray(samples.cells), samples.weights.shape[1]
+    dealt = np.empty_like(cells)
+    for i, size in enumerate((np.asarray(samples.weights) > 0).sum(1)):
+        both = generator.permutation(cells[i, :, :size].reshape(2 * size, -1)).reshape(2, size, -1)
+        dealt[i] = both[:, np.resize(np.arange(size), n)]
+    return dealt
 
 
 def divergences(
@@ -120,9 +139,10 @@ def _costs(
     one: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array], pairs: np.ndarray, epsilon: float
 ) -> np.ndarray:
     """Entropic transport costs (n_pairs,) between populations, given as batches and weights."""
+    size = next(size for size in (AT_ONCE, 4 * AT_ONCE, CHUNK) if size >= min(len(pairs), CHUNK))  # few compilations
     costs = [
-        _costs_of_chunk(one, other, np.resize(pairs[start : start + CHUNK], (CHUNK, 2)), epsilon)
-        for start in range(0, len(pairs), CHUNK)
+        _costs_of_chunk(one, other, np.resize(pairs[start : start + size], (size, 2)), epsilon)
+        for start in range(0, len(pairs), size)
     ]
     return np.concatenate([np.zeros(0), *costs])[: len(pairs)]
 
