@@ -121,6 +121,19 @@ def test_a_perfect_sampler_ranks_first_over_all_metrics(losses):
         assert min(total, key=total.get) == "perfect", total
 
 
+def test_losses_are_lower_where_a_prediction_is_better():
+    losses = {name: metric.loss(np.array([0.25, 0.5, 1.0, 2.0])) for name, metric in METRICS.items()}
+    ratio = losses.pop("variance_ratio")
+    np.testing.assert_allclose(ratio, np.log([4.0, 2.0, 1.0, 2.0]))
+    higher_is_better = {name for name, loss in losses.items() if (np.diff(loss) < 0).all()}
+    assert higher_is_better == {name for name in METRICS if name.startswith(("r2", "pearson"))} | {
+        "centroid_accuracy",
+        "classifier_p_value",
+    }
+    for name in losses.keys() - higher_is_better:
+        np.testing.assert_array_equal(losses[name], [0.25, 0.5, 1.0, 2.0])
+
+
 def test_metrics_of_means_prefer_the_collapse(losses):
     # What they cannot see, as documented: the reason why there are others.
     blind = [metric for metric in METRICS if METRICS[metric].catches == {"shift", "swapped"}]
@@ -167,10 +180,13 @@ def test_the_gap_of_any_number_of_cells_is_that_of_the_losses():
     target, source = world.target(), world.control().astype(np.float32)
     moved = source[::-1].copy()  # far from optimal
     epsilon = np.float32(GAP_EPSILON * target.reference.scale)
-    expected = floor_free_monge_gap(source, moved, cost=COSTS["euclidean"], epsilon=epsilon)
-    value, reason = measure("monge_gap", Comparison(moved, target, source))
-    assert value == pytest.approx(float(expected), rel=1e-4)
-    assert not reason
+    assert abs(np.log(target.reference.scale)) > 0.5  # or a gap without it would be the same
+    for mapped in (moved, world.perturbed().astype(np.float32)):
+        expected = floor_free_monge_gap(source, mapped, cost=COSTS["euclidean"], epsilon=epsilon)
+        value, reason = measure("monge_gap", Comparison(mapped, target, source))
+        assert value == pytest.approx(float(expected), rel=1e-4)
+        assert not reason
+    value, _ = measure("monge_gap", Comparison(moved, target, source))
     assert measure("monge_gap", Comparison(source + 1.0, target, source))[0] == pytest.approx(0.0, abs=0.05)
     assert value > 1.0
 
