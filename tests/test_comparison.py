@@ -9,10 +9,11 @@ from ott.geometry.costs import Euclidean
 from ott.problems.linear import linear_problem
 from ott.solvers.linear import sinkhorn
 
+from scgap._classifier import two_sample_test
 from scgap._comparison import COUNTERFEITS, EPSILONS, GAP_EPSILON, METRICS, Comparison, Target, measure
 from scgap._conditions import Condition
 from scgap._losses import COSTS, floor_free_monge_gap
-from scgap._reference import make_references
+from scgap._reference import MANY_FEATURES, N_DIRECTIONS, make_references
 
 N, D = 600, 30
 CONDITION = Condition((("A", None),))
@@ -90,16 +91,17 @@ def test_counterfeits_are_caught(losses, metric, counterfeit):
 
 
 def test_every_counterfeit_is_caught_by_some_distribution_metric():
+    of_distributions = [metric.catches for metric in METRICS.values() if not metric.catches <= {"shift", "swapped"}]
+    assert len(of_distributions) >= 10
     for counterfeit in COUNTERFEITS:
-        assert any(counterfeit in metric.catches for metric in METRICS.values())
+        assert any(counterfeit in catches for catches in of_distributions), counterfeit
 
 
-@pytest.mark.parametrize("metric", METRICS)
+# The gap is of maps, and the worlds have no zeros.
+@pytest.mark.parametrize("metric", sorted(METRICS.keys() - {"monge_gap", "zero_fraction_error"}))
 def test_no_counterfeit_is_ahead_of_a_perfect_sampler(losses, metric):
     # By more than what perfect samplers differ by among themselves.
     perfect = np.array([losses[metric, "perfect", seed] for seed in SEEDS])
-    if metric in ("monge_gap", "zero_fraction_error"):  # it is of maps; the worlds have no zeros
-        return
     for counterfeit in COUNTERFEITS:
         ahead = perfect - [losses[metric, counterfeit, seed] for seed in SEEDS]
         assert ahead.mean() <= 2.0 * perfect.std(ddof=1), counterfeit
@@ -117,6 +119,19 @@ def test_a_perfect_sampler_ranks_first_over_all_metrics(losses):
             for name in ("perfect", *COUNTERFEITS)
         }
         assert min(total, key=total.get) == "perfect", total
+
+
+def test_losses_are_lower_where_a_prediction_is_better():
+    losses = {name: metric.loss(np.array([0.25, 0.5, 1.0, 2.0])) for name, metric in METRICS.items()}
+    ratio = losses.pop("variance_ratio")
+    np.testing.assert_allclose(ratio, np.log([4.0, 2.0, 1.0, 2.0]))
+    higher_is_better = {name for name, loss in losses.items() if (np.diff(loss) < 0).all()}
+    assert higher_is_better == {name for name in METRICS if name.startswith(("r2", "pearson"))} | {
+        "centroid_accuracy",
+        "classifier_p_value",
+    }
+    for name in losses.keys() - higher_is_better:
+        np.testing.assert_array_equal(losses[name], [0.25, 0.5, 1.0, 2.0])
 
 
 def test_metrics_of_means_prefer_the_collapse(losses):
@@ -165,10 +180,13 @@ def test_the_gap_of_any_number_of_cells_is_that_of_the_losses():
     target, source = world.target(), world.control().astype(np.float32)
     moved = source[::-1].copy()  # far from optimal
     epsilon = np.float32(GAP_EPSILON * target.reference.scale)
-    expected = floor_free_monge_gap(source, moved, cost=COSTS["euclidean"], epsilon=epsilon)
-    value, reason = measure("monge_gap", Comparison(moved, target, source))
-    assert value == pytest.approx(float(expected), rel=1e-4)
-    assert not reason
+    assert abs(np.log(target.reference.scale)) > 0.5  # or a gap without it would be the same
+    for mapped in (moved, world.perturbed().astype(np.float32)):
+        expected = floor_free_monge_gap(source, mapped, cost=COSTS["euclidean"], epsilon=epsilon)
+        value, reason = measure("monge_gap", Comparison(mapped, target, source))
+        assert value == pytest.approx(float(expected), rel=1e-4)
+        assert not reason
+    value, _ = measure("monge_gap", Comparison(moved, target, source))
     assert measure("monge_gap", Comparison(source + 1.0, target, source))[0] == pytest.approx(0.0, abs=0.05)
     assert value > 1.0
 
@@ -179,7 +197,7 @@ def test_any_number_of_cells_is_measured_or_refused_with_its_minimum(n):
     target, cells, source = world.target(), world.perturbed(), world.control()
     for name, metric in METRICS.items():
         value, reason = measure(name, Comparison(cells, target, source))
-        assert np.isnan(value) == bool(reason)
+        assert np.isfinite(value) == (reason == "") == (n >= metric.min_cells and metric.needs != "has_zeros"), name
         if n < metric.min_cells:
             assert reason == f"{n} cells on each side; the metric needs {metric.min_cells}"
 
@@ -202,6 +220,52 @@ def test_missing_references_are_named():
         assert words in reason
 
 
+def test_metrics_of_means_are_measured_from_the_origin_that_they_name():
+    world = World(6, n=50, d=6)
+    target, cells = world.target(), world.counterfeit("swapped")
+    reference, observed, predicted = target.reference, target.cells.mean(0), cells.mean(0)
+
+    def r2(origin):
+        effect = observed - origin
+        return 1.0 - ((predicted - observed) ** 2).sum() / ((effect - effect.mean()) ** 2).sum()
+
+    def pearson(origin):
+        return np.corrcoef(predicted - origin, observed - origin)[0, 1]
+
+    nearer = np.linalg.norm(reference.others - predicted, axis=1) > np.linalg.norm(observed - predicted)
+    expected = {
+        "r2": r2(0.0),
+        "r2_delta": r2(reference.control),
+        "r2_delta_perturbed": r2(reference.perturbed),
+        "pearson_delta": pearson(reference.control),
+        "pearson_delta_perturbed": pearson(reference.perturbed),
+        "weighted_mse": reference.weights @ (predicted - observed) ** 2,
+        "centroid_accuracy": nearer.mean(),
+    }
+    assert len({round(value, 3) for value in expected.values()}) == len(expected)
+    for name, value in expected.items():
+        assert measure(name, Comparison(cells, target, None)) == (pytest.approx(value), ""), name
+
+
+def test_zeros_are_counted_where_there_are_any_by_nature():
+    world = World(7, n=40, d=3)
+    target = world.target()
+    expression = replace(target, reference=target.reference._replace(has_zeros=True))
+    cells = target.cells.copy()
+    cells[:10, 0] = 0.0
+    assert measure("zero_fraction_error", Comparison(cells, expression, None)) == (pytest.approx(0.25 / 3), "")
+
+
+def test_the_classifier_sees_the_main_directions_of_many_features():
+    world = World(8, n=60, d=MANY_FEATURES + 20)
+    target, cells = world.target(), world.perturbed()
+    assert target.reference.directions.shape == (MANY_FEATURES + 20, N_DIRECTIONS)
+    expected = two_sample_test(cells @ target.reference.directions, target.cells @ target.reference.directions)
+    comparison = Comparison(cells, target, None)
+    assert measure("classifier_auc", comparison) == (pytest.approx(expected.auc), "")
+    assert measure("classifier_p_value", comparison) == (pytest.approx(expected.p_value), "")
+
+
 def test_undefined_values_have_a_reason():
     world = World(4, n=30, d=3)
     target = world.target()
@@ -210,14 +274,23 @@ def test_undefined_values_have_a_reason():
     assert np.isnan(value)
     assert "undefined" in reason
     constant = Target(np.ones((30, 3)), target.reference)
-    for name in METRICS:  # and no warning
-        value, reason = measure(name, Comparison(world.perturbed(), constant, world.control()))
-        assert np.isnan(value) == bool(reason), name
+    measured = {name: measure(name, Comparison(world.perturbed(), constant, world.control())) for name in METRICS}
+    assert {name for name, (value, _) in measured.items() if np.isnan(value)} == {
+        "variance_ratio",
+        "r2",
+        "zero_fraction_error",
+    }
+    assert "undefined" in measured["variance_ratio"][1]
+    assert "undefined" in measured["r2"][1]
 
 
 def test_many_features_and_thousands_of_cells():
     world = World(5, n=5_000, d=40)
-    comparison = Comparison(world.perturbed(), world.target(), world.control())
-    for name in ("energy_distance", "mmd", "wasserstein", "classifier_auc"):
-        value, reason = measure(name, comparison)
-        assert np.isfinite(value), reason
+    target = world.target()
+    names = ("energy_distance", "mmd", "wasserstein", "classifier_auc")
+    perfect, other = (Comparison(cells, target, None) for cells in (world.perturbed(), world.counterfeit("covariance")))
+    values = {name: (measure(name, perfect)[0], measure(name, other)[0]) for name in names}
+    for name in ("energy_distance", "mmd"):
+        assert abs(values[name][0]) < 0.1 * values[name][1]
+    assert values["wasserstein"] == pytest.approx((0.06, 0.06), abs=0.02)
+    assert 0.48 < values["classifier_auc"][0] < 0.52 < 0.8 < values["classifier_auc"][1]

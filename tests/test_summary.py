@@ -285,6 +285,19 @@ def test_groups_are_what_by_says(scores):
     pd.testing.assert_frame_equal(alone, expected)
 
 
+def test_rows_without_a_tier_are_a_group():
+    # As of predictions without a split, of which nobody knows what they were trained on.
+    scores = make_table({"seen": 8}).assign(support=np.nan)
+    found = summary_of(scores)
+    assert found["support"].isna().all()
+    pd.testing.assert_frame_equal(found.drop(columns="support"), summary_of(scores, by="split"))
+
+
+def test_unseen_tiers_may_be_pooled():
+    found = summary_of(make_table({"unseen group": 3, "unseen perturbation": 4}), by="split")
+    assert set(found["n_conditions"]) == {7}
+
+
 def test_categories_are_names(scores):
     categories = scores.astype(dict.fromkeys(["condition", "method", "metric", "split", "support"], "category"))
     categories["method"] = categories["method"].cat.add_categories("unused")

@@ -28,7 +28,7 @@ def summarize(scores: Any, by: str | Sequence[str], n_bootstrap: int, seed: int)
     for group, part in _groups(_checked(scores, by), by):
         for metric in part["metric"].unique():
             block = part[part["metric"] == metric]
-            values = block.pivot(index="condition", columns="method", values="value").sort_index()
+            values = block.pivot(index="condition", columns="method", values="value")
             for method in block["method"].unique():
                 n_missing = int((block["method"].eq(method) & block["value"].isna()).sum())
                 # Seeded by its name, so that leaving a metric out changes no other. crc32 is the same on every machine.
