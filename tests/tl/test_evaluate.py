@@ -12,6 +12,7 @@ from scgap._baselines import BASELINES
 from scgap._comparison import METRICS, Metric
 from scgap._conditions import Condition
 from scgap._reference import make_references
+from scgap.tl import _evaluate
 
 CONTROL = Condition(())
 KEYS = ["condition", "method", "metric"]
@@ -144,6 +145,24 @@ def test_another_condition_is_predicted_worse(fitted):
     assert scores["scgap"] < scores["permuted_conditions"]
 
 
+def test_the_other_condition_is_never_the_same(fitted, monkeypatch):
+    asked = []
+
+    def stay(model, points, obs, query):
+        asked.append((set(obs["cell_line"]), query))
+        return points
+
+    monkeypatch.setattr(_evaluate, "move_cells", stay)
+    for seed in range(5):
+        scgap.tl.evaluate(fitted, metrics="mean_error", seed=seed)
+    own, other = asked[::2], asked[1::2]
+    assert len(own) == len(other) == 5 * 12
+    for (group, query), (other_group, other_query) in zip(own, other, strict=True):
+        assert group == other_group
+        assert query != other_query
+    assert len({str(query) for _, query in other}) == 6
+
+
 def test_as_many_cells_on_both_sides(fitted):
     sizes = (
         fitted.obs[fitted.obs["split"] == "test"]
@@ -216,7 +235,9 @@ def test_scores_are_measured_against_baselines_that_are_not_shown(fitted):
 def test_the_seed_decides_which_cells_are_compared(fitted):
     one, again, other = (scgap.tl.evaluate(fitted, seed=seed, metrics=["mean_error"]) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(one, again)
-    assert (one["value"] != other["value"]).any()
+    for method in ("scgap", "identity", "ceiling"):  # of which none draws cells of its own
+        rows = one["method"] == method
+        assert (one["value"][rows] != other["value"][rows]).all()
 
 
 def test_other_splits(fitted):

@@ -92,6 +92,22 @@ def test_without_a_split_all_cells_are_compared_with(screen, predicted):
     assert table["n_cells"].min() > seen["n_cells"].max()
 
 
+def test_which_control_became_which_predicted_cell_is_not_known(screen, predicted):
+    table = evaluate(screen, predicted, metrics=["monge_gap", "mean_error"]).set_index(["metric", "method"])
+    assert set(table.loc[("monge_gap", "prediction"), "reason"]) == {"it is not known which control cell became which"}
+    assert table.loc[("monge_gap", "prediction"), "value"].isna().all()
+    assert table.loc[("monge_gap", "identity"), "value"].notna().all()
+    assert table.loc[("mean_error", "prediction"), "value"].notna().all()
+
+
+def test_expression_is_known_by_its_zeros(screen, predicted):
+    least = screen.X.mean()
+    for adata in (screen, predicted):
+        adata.X = np.maximum(adata.X - least, 0.0)
+    table = evaluate(screen, predicted, metrics="zero_fraction_error").groupby("method")["value"].mean()
+    assert table["prediction"] < table["identity"] < table["mean_shift"]  # a shift leaves no zeros, even if clipped
+
+
 def test_methods_are_compared_by_as_many_cells_as_the_one_with_the_fewest_has(screen, predicted):
     place = predicted.obs.groupby(["perturbation", "dose_value", "cell_line"], observed=True).cumcount()
     few = predicted[((predicted.obs["perturbation"] != "drug_1") | (place < 9)).to_numpy()].copy()
@@ -115,6 +131,8 @@ def test_an_encoding_is_for_the_baselines(screen, predicted):
     learned = evaluate(screen, predicted, metrics="mean_error")
     described = evaluate(screen, predicted, metrics="mean_error", encoding=screen.uns["drug_descriptors"])
     assert learned[KEYS].equals(described[KEYS])
+    of_drug = learned["condition"].str.startswith("drug_1 ")
+    assert (learned["support"] == np.where(of_drug, "unseen perturbation", "seen")).all()
     differ = ~(learned["value"].eq(described["value"]) | (learned["value"].isna() & described["value"].isna()))
     assert set(learned["method"][differ]) == {"ridge", "nearest", "gaussian"}
 

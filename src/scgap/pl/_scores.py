@@ -85,8 +85,8 @@ def scores(
     table = data if isinstance(data, pd.DataFrame) else _stored(data, mod, key)
     summary = summarize(table.assign(**{column: "" for column in BY if column not in table}), BY, 1_000, 0)
     found, known = (list(summary[column].unique()) for column in ("method", "metric"))
-    with_values = list(summary.loc[summary["n_conditions"] > 0, "method"].unique()) or found
-    default = [name for name in with_values if name != CEILING]
+    with_values = set(summary.loc[summary["n_conditions"] > 0, "method"]) or set(found)
+    default = [name for name in found if name in with_values and name != CEILING]
     methods = _chosen(methods, sorted(default, key=SIMPLE.__contains__), found, "methods")
     metrics = _chosen(metrics, known, known, "metrics")
     shown = summary[summary["method"].isin(methods) & summary["metric"].isin(metrics)]
