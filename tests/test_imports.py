@@ -87,7 +87,7 @@ MUST_NOT_IMPORT = {
 ONLY_IN = {
     "flax": {"_map"},
     "optax": {"_autoencoder", "_train"},
-    "mudata": {"_adata", "datasets"},
+    "mudata": {"_adata", "_joint", "datasets"},
     "pertpy": {"datasets"},
     "pooch": {"datasets"},
     "matplotlib": {"pl"},
