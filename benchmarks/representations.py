@@ -16,7 +16,7 @@ import scgap
 from scgap._baselines import BASELINES
 
 FIT = {"hidden": (128, 128, 128), "batch_size": 256, "progress": False}
-METRICS = ("energy_distance", "mean_error", "std_error", "skewness_error", "correlation_error")  # of all, less is better
+METRICS = ("energy_distance", "mean_error", "std_error", "skewness_error", "correlation_error")  # less is better
 N_GENES, N_POINTS = 2_000, 50
 USE_REP = {"genes": None, "PCA": "X_pca", "autoencoder": "X_ae"}
 PARTS = ["train", "test"]
@@ -122,7 +122,8 @@ READERS = {"Kang": ("kang_pbmc_ifnb.h5ad", kang), "Norman": ("norman_k562_subset
 NOTE = f"""
 Errors on held-out cells, in genes, averaged over conditions; mean and standard deviation of three splits and fits of
 3,000 updates in batches of 256. Of Kang's cells the {N_GENES:,} genes that vary most among training cells, of Norman's
-all 250. "PCA of the truth" is the column `reconstruction` of `scgap.tl.evaluate`: of one half of the observed cells what
-the representation keeps, held against the other half. A prediction is its control cell, moved, so what a representation
-does not see comes from there, and its error can be the smaller one. The replicate is the column `ceiling`.
+all 250. "PCA of the truth" is the column `reconstruction` of `scgap.tl.evaluate`: of one half of the observed cells
+what the representation keeps, held against the other half. A prediction is its control cell, moved, so what a
+representation does not see comes from there, and its error can be the smaller one. The replicate is the column
+`ceiling`.
 """
