@@ -79,7 +79,7 @@ def error_texts(errors: Errors, baseline_name: str) -> tuple[str, list[str]]:
     """A heading with the score, or why there is none, and a line for each error."""
     predicted, baseline, replicate = errors
     if np.isnan(replicate):
-        return "too few cells for errors", ["predicted", baseline_name, "replicate"]
+        return "too few cells for errors", ["predicted", baseline_name]  # nor is there a band
     decimals = max(0, 1 - floor(log10(max(errors)))) if max(errors) > 0 else 0
     names = "predicted", baseline_name, "replicate"
     lines = [f"{name} {error:,.{decimals}f}" for name, error in zip(names, errors, strict=True)]
@@ -109,7 +109,7 @@ def _write_errors(axis: Axes, points: Points, hidden: np.ndarray) -> Bbox:
     dot: dict[str, Any] = {"marker": "o", "ls": "", "markersize": 4, "markeredgewidth": 0}
     handles = [Line2D([], [], color=MODEL, **dot), Line2D([], [], color=BASELINE, **dot), Patch(color=CEILING, lw=0)]
     legend = axis.legend(
-        handles,
+        handles[: len(lines)],
         lines,
         title=heading,
         loc="upper left",
