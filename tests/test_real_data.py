@@ -174,7 +174,7 @@ def test_cycif_from_file_to_file(tmp_path):
     # Twenty cells of each of 35 conditions: an update has to average over some of these.
     fit = {"conditions_per_step": 8, "batch_size": 32}
     energy = check_imaging(cycif(), condition, {"time_col": "time", "time_unit": "h"}, tmp_path, **fit)
-    assert energy["scgap"] < 0.5 * energy["identity"]
+    assert energy["scgap"] < 0.7 * energy["identity"]
 
 
 def test_sciplex_drugs_are_all_described():
