@@ -5,7 +5,8 @@
 
 `moons` is the target of OTT's tutorial, `selfterm` and `batch` compare the divergence's self terms and batch sizes,
 `epsilon` is what the defaults of both regularisations rest on, `tiers` asks for conditions that were held out,
-`scores` is `scgap.tl.evaluate` in full. Each part prints its tables and keeps them in README.md.
+`scores` is `scgap.tl.evaluate` in full, `representations` fits in genes, components and an autoencoder's space. Each
+part prints its tables and keeps them in README.md.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from importlib import import_module
 import report
 
 PACKAGES = ("scgap", "jax", "ott-jax", "flax")
-PARTS = ("moons", "selfterm", "batch", "epsilon", "tiers", "scores")
+PARTS = ("moons", "selfterm", "batch", "epsilon", "tiers", "scores", "representations")
 
 
 def main() -> None:

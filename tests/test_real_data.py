@@ -1,13 +1,17 @@
 import os
+import re
 import warnings
 from pathlib import Path
 
 import anndata
+import matplotlib.pyplot as plt
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
 from anndata import AnnData
+from mudata import MuData
 
 import scgap
 
@@ -123,6 +127,54 @@ def test_cycif_ligands_at_a_time_left_out():
     assert tiers == {"interpolated time"}
     assert n >= 5
     assert share < 0.7
+
+
+def cycif():
+    """Ligands in hours as a MuData; proteins are named as microscopists name them, with brackets and a slash."""
+    adata = read("cycif_mcf10a_46feat.h5ad")
+    adata.obs["perturbation"] = adata.obs["ligand"].astype(str).replace({"ctrl": "control"})
+    return MuData({"protein": adata})
+
+
+def check_imaging(mdata, condition, columns, tmp_path, **fit):
+    """Through all that one does with a map of proteins; return the mean energy distance of each method."""
+    scgap.pp.split(mdata, mod="protein", dose_col=columns.get("dose_col"))
+    options = {**QUICK, "split_col": "split", "standardise": True, "n_iters": 200, **fit}
+    scgap.tl.fit_transport(mdata, mod="protein", **columns, **options)
+    scgap.tl.predict(mdata, condition, mod="protein")
+    predicted = mdata["protein"].layers["scgap"].copy()
+    scores = scgap.tl.evaluate(mdata, mod="protein", metrics=["energy_distance"])
+    axes = scgap.pl.moments(mdata, mod="protein", show=False)
+    assert [axis.get_title() for axis in axes] == ["mean", "std", "skewness", "kurtosis", "correlation"]
+    named = {re.sub(r"\s", "", text.get_text()) for text in axes[0].texts}  # long names take two lines
+    assert named <= {re.sub(r"\s", "", name) for name in mdata["protein"].var_names}
+    plt.close(axes[0].figure)
+    mdata.write_h5mu(tmp_path / "map.h5mu")
+    mdata.write_zarr(tmp_path / "map.zarr")
+    for again in (mudata.read_h5mu(tmp_path / "map.h5mu"), mudata.read_zarr(tmp_path / "map.zarr")):
+        assert again["protein"].var_names.tolist() == mdata["protein"].var_names.tolist()
+        del again["protein"].layers["scgap"]
+        scgap.tl.predict(again, condition, mod="protein")
+        np.testing.assert_array_equal(again["protein"].layers["scgap"], predicted)
+    return scores.groupby("method")["value"].mean()
+
+
+def test_four_i_from_loader_to_file(tmp_path):
+    if not (FOLDER / "four_i_palbociclib.h5ad").exists():
+        pytest.skip("no four_i_palbociclib.h5ad in the folder that SCGAP_DATA names")
+    mdata = scgap.datasets.four_i_palbociclib()
+    condition = {"perturbation": "palbociclib", "dose_value": "0.1 uM"}
+    energy = check_imaging(mdata, condition, {"dose_col": "dose_value", "dose_unit": "nM"}, tmp_path)
+    assert energy["scgap"] < 0.2 * energy["identity"]
+
+
+@pytest.mark.filterwarnings("ignore:3 of 35 conditions have no scores .*fewer than 4 observed cells:UserWarning")
+def test_cycif_from_file_to_file(tmp_path):
+    condition = {"perturbation": "EGF", "time": "1 d"}
+    # Twenty cells of each of 35 conditions: an update has to average over some of these.
+    fit = {"conditions_per_step": 8, "batch_size": 32}
+    energy = check_imaging(cycif(), condition, {"time_col": "time", "time_unit": "h"}, tmp_path, **fit)
+    assert energy["scgap"] < 0.7 * energy["identity"]
 
 
 def test_sciplex_drugs_are_all_described():

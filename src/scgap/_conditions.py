@@ -201,12 +201,14 @@ def label_text(label: Any) -> str:
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label).strip()
 
 
-def condition_label(condition: Condition) -> str:
-    """A label to read: ``A 10 + B 100, line_1``."""
+def condition_label(condition: Condition, dose_unit: str | None = None, time_unit: str | None = None) -> str:
+    """A label to read: ``A 10 + B 100, line_1``; with units for titles, for labels are also what names a condition."""
+    of_dose, of_time = (f" {unit}" if unit else "" for unit in (dose_unit, time_unit))
     members = (
-        " + ".join(name if dose is None else f"{name} {_digits(dose)}" for name, dose in condition.members) or "control"
+        " + ".join(name if dose is None else f"{name} {_digits(dose)}{of_dose}" for name, dose in condition.members)
+        or "control"
     )
-    time = () if condition.time is None else (f"time {_digits(condition.time)}",)
+    time = () if condition.time is None else (f"time {_digits(condition.time)}{of_time}",)
     return ", ".join([members, *condition.group, *time])
 
 

@@ -21,6 +21,8 @@ def one_object(data: Data, mod: Modality) -> tuple[Data, str | None]:
     """``data`` and ``mod`` as they are; of several modalities, an AnnData of all of them, and None."""
     if mod is None or isinstance(mod, str):
         return data, mod
+    if not isinstance(mod, list | tuple):
+        raise TypeError(f"mod={mod!r}. Pass the name of one modality, or a list of several.")
     if not isinstance(data, MuData):
         raise TypeError(f"mod={list(mod)!r} was given with {kind_of(data)}. Pass a MuData that holds these modalities.")
     if len(set(mod)) < max(2, len(mod)):

@@ -108,7 +108,10 @@ def get_model(data: Data, mod: Modality, key: str) -> TransportModel:
     """The map stored under ``uns[key]``."""
     uns = get_uns(data, mod)
     if key not in uns:
-        raise KeyError(not_found(key, "adata.uns", list(uns)) + " Fit a map first: scgap.tl.fit_transport(adata, ...).")
+        advice = "Fit a map first: scgap.tl.fit_transport(adata, ...)."
+        if isinstance(mod, str) and key in data.uns:
+            advice = "But mdata.uns has it, as the map of several modalities has: pass mod=[...] with all of them."
+        raise KeyError(f"{not_found(key, 'adata.uns', list(uns))} {advice}")
     return model_from_uns(uns[key])
 
 

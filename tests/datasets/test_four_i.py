@@ -59,7 +59,7 @@ def test_features_come_in_the_order_asked_for(path, tmp_path):
     ("features", "error", "words"),
     [
         (["pERK", "ki67"], KeyError, r"'ki67' is not in the features of .*8h\.h5ad.*Did you mean 'Ki67'"),
-        ("nothing.txt", FileNotFoundError, r"There is no file '.*nothing\.txt'"),
+        ("pERK", FileNotFoundError, r"features='pERK' is read as the path of a text file.* or a list of names"),
         (["pERK", "pERK"], ValueError, "'pERK' more than once"),
         ([], TypeError, "features holds nothing"),
         ([1, 2], TypeError, "features holds an int"),
@@ -126,6 +126,11 @@ def test_what_is_missing_of_imaging_is_said(path, refused):
         scgap.tl.fit_transport(mdata, **FIT)
     with refused(mdata, KeyError, "'proteins' is not in mdata.mod", "Did you mean 'protein'"):
         scgap.tl.fit_transport(mdata, mod="proteins", **FIT)
+    other = MuData({"rna": mdata["protein"].copy()})
+    for call in (scgap.tl.predict, scgap.tl.evaluate, scgap.pl.moments):
+        arguments = ("trametinib",) if call is scgap.tl.predict else ()
+        with refused(other, KeyError, "'protein' is not in mdata.mod; found 'rna'"):
+            call(other, *arguments, mod="protein")
     with refused(mdata, KeyError, "'Drug' is not in adata.obs", "Did you mean 'drug'"):
         scgap.tl.fit_transport(mdata, mod="protein", target_col="Drug", **FIT)
 

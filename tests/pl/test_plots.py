@@ -254,6 +254,38 @@ def test_pairs_furthest_off_are_named():
     assert [text.get_text() for text in axis.texts] == ["A,\nC"]
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Cytoplasm_LC3A/B", "Cytoplasm_LC3A/B"),
+        ("Cytoplasm_S6 (p-S235/S236)", "Cytoplasm_S6\n(p-S235/S236)"),
+        ("Cytoplasm_Cytokeratin 18", "Cytoplasm_\nCytokeratin 18"),
+        ("protein:CD8_clone_of_1989_number_17", "protein:CD8_clone_\nof_1989_number_17"),
+        ("ENSG00000000000000000003", "ENSG000000000000000…"),
+        ("nuclear " + "x" * 30, "nuclear\n" + "x" * 19 + "…"),
+    ],
+)
+def test_long_names_take_two_lines_and_keep_their_end(name, shown):
+    predicted, source, observed = np.random.default_rng(0).normal(size=(3, 400, 3))
+    predicted[:, 0] += 3.0
+    points = points_beside("mean", predicted, source, observed)
+    axis = panel("mean", points._replace(names=np.array([name, "B", "C"], object)))
+    assert [text.get_text() for text in axis.texts] == [shown]
+
+
+@pytest.mark.parametrize(("moment", "needed"), [("mean", 1), ("std", 1), ("skewness", 5), ("correlation", 5)])
+def test_halves_of_few_cells_have_no_shape_and_no_errors_of_it(moment, needed):
+    cells = np.random.default_rng(0).normal(size=(3, 11, 3))
+    for n in (needed - 1, needed):
+        predicted, source, observed = cells[:, : 2 * n + 1]
+        if n:
+            replicate = points_beside(moment, predicted, source, observed).errors.replicate
+            assert np.isnan(replicate) == (n < needed)
+    few = panel(moment, points_beside(moment, *cells[:, :9]))
+    assert (legend_texts(few) == ["too few cells for errors", "predicted", "control"]) == (needed == 5)
+    assert needed == 1 or not few.texts  # nobody knows which is far off
+
+
 @pytest.mark.parametrize("moment", ["mean", "std", "correlation"])
 def test_the_score_is_0_for_the_baseline_and_near_1_for_a_replicate(moment):
     one, other, truth = np.random.default_rng(0).normal(size=(3, 20_000, 3))
@@ -272,6 +304,7 @@ def test_the_score_is_0_for_the_baseline_and_near_1_for_a_replicate(moment):
         (Errors(0.5, 0.2, 0.2), "error (nothing to gain)", ["predicted 0.50", "near 0.20", "replicate 0.20"]),
         (Errors(4e3, 1.04e3, 1e3), "error (nothing to gain)", ["predicted 4,000", "near 1,040", "replicate 1,000"]),
         (Errors(0.0, 0.0, 0.0), "error (nothing to gain)", ["predicted 0", "near 0", "replicate 0"]),
+        (Errors(np.nan, np.nan, np.nan), "too few cells for errors", ["predicted", "near"]),
     ],
 )
 def test_the_corner_always_gives_the_errors(errors, heading, lines):

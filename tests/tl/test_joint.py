@@ -135,11 +135,14 @@ def test_a_mixture_is_known_in_both_modalities_and_forgotten(joint):
     [
         (["rna", "rna"], {}, ValueError, ("['rna', 'rna']", "two or more different")),
         (["rna"], {}, ValueError, ("['rna']", "two or more different")),
+        ({"rna": "X_pca"}, {}, TypeError, ("mod={'rna': 'X_pca'}", "a list of several")),
+        (3, {}, TypeError, ("mod=3", "a list of several")),
         (["rna", "atac"], {}, KeyError, ("'atac' is not in mdata.mod",)),
         (MODS, {"use_rep": "X_pca"}, ValueError, ("use_rep='X_pca'", "dictionary")),
         (MODS, {"use_rep": {"dna": "X_pca"}}, ValueError, ("'dna'", "dictionary")),
         (MODS, {"use_rep": {"rna": "X_own"}}, ValueError, ("'X_own'", "cannot be fitted together")),
         ("rna", {"use_rep": {"rna": "X_pca"}}, ValueError, ("a dictionary is for several modalities",)),
+        ("rna", {"standardise": "zscore"}, TypeError, ("standardise='zscore'", "Pass True")),
     ],
 )
 def test_what_cannot_be_joined_is_refused(measured, refused, mod, options, error, words):
@@ -159,6 +162,11 @@ def test_modalities_without_a_cell_in_common_are_refused(measured, refused):
     mdata = MuData({"rna": measured["rna"], "protein": strange})
     with refused(mdata, ValueError, "No cell is in all of the modalities"):
         scgap.tl.fit_transport(mdata, mod=MODS, **COLUMNS, **FIT)
+
+
+def test_a_joint_map_asked_of_one_modality_is_told(joint, refused):
+    with refused(joint, KeyError, "'scgap' is not in adata.uns", "mdata.uns has it", "mod=["):
+        scgap.tl.predict(joint, "drug_1", mod="rna")
 
 
 def test_preprocessing_takes_one_modality(measured, refused):

@@ -76,7 +76,12 @@ def four_i(path: str | PathLike[str], features: Sequence[str] | str | PathLike[s
 
 def _read_features(features: Sequence[str] | str | PathLike[str]) -> list[str]:
     if isinstance(features, str | PathLike):
-        lines = _existing(features).read_text().splitlines()
+        if not Path(features).is_file():
+            raise FileNotFoundError(
+                f"features={str(features)!r} is read as the path of a text file, and there is none. Pass the path of "
+                "one, or a list of names."
+            )
+        lines = Path(features).read_text().splitlines()
         features = [line.strip() for line in lines if line.strip()]
     names = list(features)
     if not names or not all(isinstance(name, str) for name in names):

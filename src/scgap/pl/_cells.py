@@ -72,7 +72,10 @@ def read_cells(
             one = next(iter(asked)) if len(asked) == 1 else None
             before, after = to_dense(features[moved]), to_dense(prediction[moved])
             groups.append(Cells(after, before, to_dense(features[observed]), one))
-            labels |= {condition_label(c._replace(group=tuple(values[column] for column in named))) for c in asked}
+            units = design.dose_unit, design.time_unit
+            labels |= {
+                condition_label(c._replace(group=tuple(values[column] for column in named)), *units) for c in asked
+            }
     if not groups:
         raise ValueError(
             f"No measured cells to compare with {query!r}. Predict and compare a measured condition: "

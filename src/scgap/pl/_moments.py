@@ -86,7 +86,7 @@ def moments(
     equally many cells, as in `scgap.tl.evaluate`, so none is favoured by its noise; the points are of all cells. The
     score is ``(B - V) / (B - C)`` with the errors of baseline, prediction and replicate, not clipped. Where the
     baseline is no more than 5 % behind the replicate, it would be noise, and the corner says that there is nothing to
-    gain.
+    gain. Of skewness, kurtosis and correlations there are no errors where a half has fewer than 5 cells.
 
     Examples
     --------

@@ -14,17 +14,18 @@ from scgap.pl._style import BASELINE, CEILING, MODEL, ink, text_colour
 
 N_NAMED = 3  # features furthest off that are named in a panel
 N_TRIED = 30  # of which as many may find no place
-MAX_NAME = 20  # letters; longer names are cut
+MAX_NAME = 20  # letters of a line; longer names take two, and what is longer still is cut
 MIN_GAIN = 0.05  # of a replicate's error: with less between it and the baseline, a score divides noise by noise
 MANY = 500  # points, above which they are small, and pixels in a vector file
 BAND_ALPHA = 0.18
+BREAKS = " _:"
 # Where a name may stand beside its point: offset in points, then alignment.
 SIDES = ((5, 0, "left", "center"), (-5, 0, "right", "center"), (0, 5, "center", "bottom"), (0, -5, "center", "top"))
 CORNERS: tuple[Literal["upper left"], Literal["lower right"]] = ("upper left", "lower right")  # away from the diagonal
 
 
 class Errors(NamedTuple):
-    """Mean absolute errors over the points, all of equally many cells."""
+    """Mean absolute errors over the points, all of equally many cells; NaN where these are too few."""
 
     predicted: float
     baseline: float
@@ -75,8 +76,10 @@ def write_panel(axis: Axes, points: Points) -> None:
 
 
 def error_texts(errors: Errors, baseline_name: str) -> tuple[str, list[str]]:
-    """A heading with the score, or that there is nothing to gain over the baseline, and a line for each error."""
+    """A heading with the score, or why there is none, and a line for each error."""
     predicted, baseline, replicate = errors
+    if np.isnan(replicate):
+        return "too few cells for errors", ["predicted", baseline_name]  # nor is there a band
     decimals = max(0, 1 - floor(log10(max(errors)))) if max(errors) > 0 else 0
     names = "predicted", baseline_name, "replicate"
     lines = [f"{name} {error:,.{decimals}f}" for name, error in zip(names, errors, strict=True)]
@@ -106,7 +109,7 @@ def _write_errors(axis: Axes, points: Points, hidden: np.ndarray) -> Bbox:
     dot: dict[str, Any] = {"marker": "o", "ls": "", "markersize": 4, "markeredgewidth": 0}
     handles = [Line2D([], [], color=MODEL, **dot), Line2D([], [], color=BASELINE, **dot), Patch(color=CEILING, lw=0)]
     legend = axis.legend(
-        handles,
+        handles[: len(lines)],
         lines,
         title=heading,
         loc="upper left",
@@ -137,7 +140,7 @@ def _name_furthest(axis: Axes, points: Points, hidden: np.ndarray, legend: Bbox)
     error = np.abs(points.predicted - points.observed)
     taken = [legend]
     for i in np.argsort(-error, kind="stable")[:N_TRIED]:
-        if len(taken) > N_NAMED or error[i] <= 2 * points.errors.replicate:
+        if len(taken) > N_NAMED or not error[i] > 2 * points.errors.replicate:  # NaN: nobody knows what is far off
             return
         box = _write_name(axis, points.names[i], (points.observed[i], points.predicted[i]), hidden, taken)
         if box is not None:
@@ -149,7 +152,7 @@ def _write_name(
 ) -> Bbox | None:
     """Write a name on that side of its point where it hides the fewest others; None where it has no place."""
     text = axis.annotate(
-        "\n".join(line if len(line) <= MAX_NAME else f"{line[: MAX_NAME - 1]}…" for line in name.split("\n")),
+        "\n".join(_in_lines(line) for line in name.split("\n")),
         point,
         xytext=(0, 0),
         textcoords="offset points",
@@ -170,6 +173,21 @@ def _write_name(
     _, _, box, (across, up, ha, va) = min(found)
     text.set(position=(across, up), ha=ha, va=va)
     return box
+
+
+def _in_lines(name: str) -> str:
+    """A long name in two lines, broken after the last space, underscore or colon that the first one can hold.
+
+    What tells one antibody from another, as in ``Cytoplasm_S6 (p-S235/S236)``, is often the end of its name.
+    """
+    start = max(name[:MAX_NAME].rfind(mark) for mark in BREAKS) + 1
+    if len(name) <= MAX_NAME or not start:
+        return _cut(name)
+    return f"{name[:start].rstrip()}\n{_cut(name[start:])}"
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= MAX_NAME else f"{line[: MAX_NAME - 1]}…"
 
 
 def _is_within(box: Bbox, outer: Bbox) -> bool:

@@ -25,6 +25,7 @@ STATISTICS: dict[str, Statistic] = {
     **{name: partial(statistic, axis=0) for name, statistic in MOMENTS.items()},
     "correlation": correlations,
 }
+MIN_HALF = 5  # cells of a half that has a shape, as in `scgap.tl.evaluate`: any three have the same kurtosis
 NEED_SPREAD = ("skewness", "kurtosis", "correlation")  # moments that a constant feature has not
 
 
@@ -50,7 +51,7 @@ def make_points(moment: str, groups: Sequence[Cells], baselines: Sequence[Baseli
         predicted=points_of(cells.predicted for cells in groups),
         baseline=of_baseline[best],
         observed=observed,
-        errors=_errors(statistic, groups, simple[best]),
+        errors=_errors(statistic, groups, simple[best], MIN_HALF if moment in NEED_SPREAD else 1),
         n_all=len(groups) * comb(len(var_names), at_once),
         baseline_name=best,
     )
@@ -102,9 +103,15 @@ def _select(cells: Cells, mask: np.ndarray) -> Cells:
     )
 
 
-def _errors(statistic: Statistic, groups: Sequence[Cells], simple: Sequence[np.ndarray]) -> Errors:
-    """Mean errors of random halves, as in `scgap.tl.evaluate`: so the noise of all three is of equally many cells."""
-    errors = [_errors_of_points(statistic, cells, baseline) for cells, baseline in zip(groups, simple, strict=True)]
+def _errors(statistic: Statistic, groups: Sequence[Cells], simple: Sequence[np.ndarray], least: int) -> Errors:
+    """Mean errors of random halves, as in `scgap.tl.evaluate`: so the noise of all three is of equally many cells.
+
+    Of the groups whose halves have at least so many cells; NaN where there is none.
+    """
+    pairs = zip(groups, simple, strict=True)
+    errors = [_errors_of_points(statistic, *pair) for pair in pairs if _half(pair[0]) >= least]
+    if not errors:
+        return Errors(np.nan, np.nan, np.nan)
     of_points = np.concatenate(errors, axis=1)
     return Errors(*of_points.mean(axis=1).tolist()) if of_points.size else Errors(0.0, 0.0, 0.0)
 
@@ -112,7 +119,7 @@ def _errors(statistic: Statistic, groups: Sequence[Cells], simple: Sequence[np.n
 def _errors_of_points(statistic: Statistic, cells: Cells, baseline: np.ndarray) -> np.ndarray:
     """Errors (3, n_points) of prediction, baseline and replicate in one group, the mean over random halves."""
     generator = np.random.default_rng(0)
-    n = min(len(cells.source), len(cells.observed)) // 2
+    n = _half(cells)
     errors = []
     for _ in range(N_HALVINGS):
         # The baseline moves the same control cells as the map, so both are measured on the same rows.
@@ -125,3 +132,8 @@ def _errors_of_points(statistic: Statistic, cells: Cells, baseline: np.ndarray) 
         pairs = (predicted, observed), (simple, observed), (observed[:1], observed[1:])
         errors.append([np.abs(one - other).mean(axis=0) for one, other in pairs])
     return np.mean(errors, axis=0)
+
+
+def _half(cells: Cells) -> int:
+    """Cells of a half, of equally many on both sides."""
+    return min(len(cells.source), len(cells.observed)) // 2

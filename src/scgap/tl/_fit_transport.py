@@ -231,6 +231,8 @@ def fit_transport(
         raise ValueError(f'debias={debias!r}. Pass "independent", or "same" for the self term of the papers.')
     if pooling not in ("sum", "mean", "attention"):
         raise ValueError(f'pooling={pooling!r}. Pass "sum", "mean" or "attention".')
+    if not isinstance(standardise, bool | np.bool_):
+        raise TypeError(f"standardise={standardise!r}. Pass True, for units of each feature's spread, or False.")
     settings = {
         "epsilon": epsilon,
         "gap_epsilon": gap_epsilon,
