@@ -159,9 +159,10 @@ def check_imaging(mdata, condition, columns, tmp_path, **fit):
     return scores.groupby("method")["value"].mean()
 
 
-def test_four_i_from_loader_to_file(tmp_path):
+def test_four_i_from_loader_to_file(tmp_path, monkeypatch):
     if not (FOLDER / "four_i_palbociclib.h5ad").exists():
         pytest.skip("no four_i_palbociclib.h5ad in the folder that SCGAP_DATA names")
+    monkeypatch.setenv("SCGAP_DATA", str(FOLDER))  # where it is not set, too
     mdata = scgap.datasets.four_i_palbociclib()
     condition = {"perturbation": "palbociclib", "dose_value": "0.1 uM"}
     energy = check_imaging(mdata, condition, {"dose_col": "dose_value", "dose_unit": "nM"}, tmp_path)

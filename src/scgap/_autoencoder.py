@@ -327,7 +327,8 @@ def _forward(layers: Layers, rows: jax.Array, present: jax.Array) -> tuple[jax.A
     measured = {}
     for i in range(len(layers)):
         layer = layers[str(i)]
-        rows = rows @ layer["kernel"] + layer["bias"]
+        # Not in the shortened products of GPUs: what one device encodes, another must find the same.
+        rows = jnp.matmul(rows, layer["kernel"], precision="highest") + layer["bias"]
         if "gain" in layer:
             mean, variance = _statistics(rows, present)
             measured[str(i)] = {"mean": mean.mean((0, 1)), "variance": variance.mean((0, 1))}

@@ -12,7 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import linalg, sparse
 
-from scgap._adata import Data, Modality, get_layers, get_matrix, get_modality, get_obs, to_dense
+from scgap._adata import Data, Modality, check_writable, get_layers, get_matrix, get_modality, to_dense
 from scgap._messages import kind_of, listed
 from scgap._representation import Representation, make_representation
 
@@ -28,6 +28,22 @@ def one_object(data: Data, mod: Modality) -> tuple[Data, str | None]:
     if len(set(mod)) < max(2, len(mod)):
         raise ValueError(f"mod={list(mod)!r}. Pass the name of one modality, or a list of two or more different ones.")
     return _join(_parts(data, mod), data), None
+
+
+def modalities(data: Data, mod: Modality) -> list[AnnData]:
+    """The objects that results are written to: that of ``mod``, or each of several modalities."""
+    return [get_modality(data, one) for one in ([mod] if mod is None or isinstance(mod, str) else mod)]
+
+
+def check_parts(data: Data, mod: Modality, *, copy: bool) -> None:
+    """`check_writable` of each of them; a MuData must be no view either."""
+    if isinstance(data, MuData) and data.is_view and not copy:
+        raise ValueError(
+            "mdata is a view of another object, in which results would be lost. Pass mdata.copy(), or copy=True, where "
+            "there is one."
+        )
+    for adata in modalities(data, mod):
+        check_writable(adata, copy=copy)
 
 
 def make_joint_representation(
@@ -54,7 +70,7 @@ def make_joint_representation(
         )
     offsets, scales, components, nonnegative, points, units = [], [], [], [], [], {}
     for mod, part in _parts(mdata, mods).items():
-        of_features = controls if standardise and mod not in named else None
+        of_features = controls if standardise and named.get(mod, "X") == "X" else None
         one, mine = make_representation(part, layer, named.get(mod), seen, of_features)
         if one.kind not in ("features", "pca") or one.layer != layer:
             raise ValueError(
@@ -79,12 +95,10 @@ def put_back(
 ) -> None:
     """Write layers of the joined object to each modality, where cells that it lacks stay as observed, and obs columns.
 
-    Columns that the joined object does not have are dropped. ``fitted`` is the layer that holds what was observed, None
-    for ``X``.
+    ``fitted`` is the layer that holds what was observed, None for ``X``.
     """
     stop = 0
-    for mod in mods or ():
-        adata = get_modality(mdata, mod)
+    for adata in modalities(mdata, mods):
         start, stop = stop, stop + adata.n_vars
         rows = adata.obs_names.get_indexer(joined.obs_names)
         for layer in layers:
@@ -92,11 +106,8 @@ def put_back(
             values[rows] = joined.layers[layer][:, start:stop]
             adata.layers[layer] = values
         for column in columns:
-            if column in joined.obs:
-                found = pd.Series(joined.obs[column].array, joined.obs_names).reindex(adata.obs_names)
-                adata.obs[column] = found.eq(True) if joined.obs[column].dtype == bool else found
-            elif column in adata.obs:
-                adata.obs = get_obs(adata, None, [str(name) for name in adata.obs if name != column])
+            found = pd.Series(joined.obs[column].array, joined.obs_names).reindex(adata.obs_names)
+            adata.obs[column] = found.eq(True) if joined.obs[column].dtype == bool else found
 
 
 def _parts(mdata: Data, mods: Sequence[str]) -> dict[str, AnnData]:

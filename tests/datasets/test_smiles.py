@@ -59,3 +59,9 @@ def test_bad_libraries_are_refused(tmp_path):
         match_smiles(["a"], tmp_path / "one.csv")
     with pytest.raises(TypeError, match="smiles is a list"):
         match_smiles(["a"], ["C"])
+
+
+def test_a_name_that_another_label_has_in_full_is_not_given_to_a_longer_one():
+    found, ambiguous = match_smiles(["Foo", "Foo sulfate"], {"Foo": "C"})
+    assert found == {"Foo": "C", "Foo sulfate": None}
+    assert ambiguous == ["Foo sulfate"]

@@ -228,3 +228,11 @@ def test_bad_input_is_refused(screen, refused, options, error, words):
 def test_data_that_are_no_object_are_refused():
     with pytest.raises(TypeError, match="an ndarray"):
         scgap.pp.autoencoder(np.zeros((20, 5)), **SMALL)
+
+
+def test_other_entries_of_uns_are_not_written_over(screen, refused):
+    screen.uns["mine"] = {"a": 1}
+    with refused(screen, ValueError, "adata.uns['mine'] exists and is no autoencoder"):
+        compress(screen, key_added="mine")
+    compress(screen)
+    compress(screen)  # over its own

@@ -130,3 +130,12 @@ def test_bad_input_is_refused(counts, refused):
     counts.X = counts.layers.pop("state")
     with refused(counts, ValueError, "adata.X does not hold counts", "layer= (there are 'untreated', 'counts')"):
         scgap.pp.recipe_log1p(counts, n_top_genes=20)
+
+
+def test_cells_without_a_split_are_no_training_cells(counts):
+    expected = counts.copy()
+    expected.obs["split"] = expected.obs["split"].astype(object).where(np.arange(counts.n_obs) != 0, "none")
+    counts.obs["split"] = counts.obs["split"].astype("string").where(np.arange(counts.n_obs) != 0)
+    for adata in (counts, expected):
+        scgap.pp.recipe_log1p(adata, n_top_genes=20, split_col="split")
+    np.testing.assert_array_equal(counts.X.toarray(), expected.X.toarray())

@@ -174,3 +174,41 @@ def test_preprocessing_takes_one_modality(measured, refused):
         scgap.pp.split(measured, **COLUMNS, mod=MODS)
     with pytest.raises(TypeError, match="given with an AnnData"):
         scgap.tl.fit_transport(anndata.AnnData(np.zeros((3, 2))), mod=MODS)
+
+
+def test_layers_and_columns_of_one_modality_are_not_written_over(joint, refused):
+    joint["rna"].layers["counts"] = joint["rna"].X.copy()
+    with refused(joint, ValueError, "adata.layers['counts'] exists"):
+        scgap.tl.predict(joint, CONDITION, mod=MODS, key_added="counts")
+    joint["rna"].obs["own_condition"] = "mine"
+    scgap.tl.predict(joint, CONDITION, mod=MODS, key_added="own")
+    assert (joint["rna"].obs["own_condition"] == "mine").all()
+    assert "own_condition" not in joint["protein"].obs
+
+
+def test_views_are_refused(measured):
+    some = measured[:1_500]
+    with pytest.raises(ValueError, match="view of another object"):
+        scgap.tl.fit_transport(some, mod=MODS, **COLUMNS, **FIT)
+
+
+@pytest.mark.parametrize("use_rep", [{}, {"protein": "X"}])
+def test_features_are_standardised_one_by_one(measured, use_rep):
+    scgap.tl.fit_transport(measured, mod=MODS, use_rep=use_rep, standardise=True, **COLUMNS, **{**FIT, "n_iters": 0})
+    scale = measured.uns["scgap"]["representation"]["scale"]
+    assert len(np.unique(scale[20:].round(3))) == 10
+
+
+def test_an_encoding_may_be_in_a_modality(measured):
+    drugs = ["drug_1", "drug_2"]
+    measured["protein"].uns["own"] = pd.DataFrame({"a": [0.0, 1.0], "b": [1.0, 1.0]}, index=drugs)
+    scgap.tl.fit_transport(measured, mod=MODS, encoding="own", **COLUMNS, **{**FIT, "n_iters": 5})
+    assert list(measured.uns["scgap"]["encoding"]["perturbations"]) == drugs
+
+
+def test_a_modality_may_have_a_colon_in_its_name(measured):
+    mods = ["rna", "rna:a"]
+    mdata = MuData({"rna": measured["rna"], "rna:a": measured["protein"]})
+    scgap.tl.fit_transport(mdata, mod=mods, **COLUMNS, **{**FIT, "n_iters": 5})
+    table = scgap.tl.evaluate(mdata, mod=mods, metrics=["mean_error"])
+    assert table["value"].max() < 5.0  # and not hundreds

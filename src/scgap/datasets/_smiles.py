@@ -47,7 +47,7 @@ def match_smiles(labels: Iterable[str], smiles: Smiles) -> tuple[dict[str, str |
     ambiguous: list[str] = []
     for key in (str, _bare, _first_word):
         open_labels = [label for label, text in found.items() if text is None and label not in ambiguous]
-        taken = Counter(key(label) for label in open_labels)
+        taken = Counter(key(label) for label in found)
         texts = _by_key(library, str if key is str else _bare)
         for label in open_labels:
             candidates = texts.get(key(label), set())

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from scgap._adata import Data, Matrix, check_key, check_writable, get_modality, get_obs, to_dense
 from scgap._autoencoder import Report, encode, fit_autoencoder, unexplained
 from scgap._checks import whole_number
-from scgap._representation import read_points, warn_of_counts
+from scgap._representation import is_autoencoder, read_points, warn_of_counts
 from scgap._splits import MIN_CELLS, SPLITS, assign_split
 
 N_EPOCHS = 50  # the paper's, and
@@ -141,6 +141,11 @@ def autoencoder(
     check_key(key_added)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
+    if key_added in adata.uns and not is_autoencoder(adata.uns[key_added]):
+        raise ValueError(
+            f"adata.uns[{key_added!r}] exists and is no autoencoder, which alone are written over. Pass another name "
+            "as key_added, or delete it."
+        )
     if n_latent >= adata.n_vars:
         raise ValueError(
             f"n_latent={n_latent}, and there are {adata.n_vars} features: nothing would be compressed. Pass a smaller "

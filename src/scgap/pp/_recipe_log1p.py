@@ -87,7 +87,7 @@ def recipe_log1p(
     if n_top_genes > adata.n_vars:
         raise ValueError(f"n_top_genes={n_top_genes}, and there are {adata.n_vars} genes. Pass a number up to that.")
     labels = get_obs(data, mod, [split_col], hint=" scgap.pp.split makes such a column.")
-    train = np.ones(adata.n_obs, bool) if split_col is None else (labels[split_col] == "train").to_numpy(bool)
+    train = np.ones(adata.n_obs, bool) if split_col is None else (labels[split_col].astype(str) == "train").to_numpy()
     totals = np.asarray(counts[train].sum(axis=1)).ravel()
     if not (totals > 0).any():
         found = list(labels[split_col].unique()) if split_col else []

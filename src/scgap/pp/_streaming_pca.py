@@ -53,7 +53,8 @@ def streaming_pca(
 
     which one pass sums up; a second one projects the cells. Of more features a block of vectors is multiplied by this
     matrix once a pass, and all blocks are kept (Halko et al. 2011). Either way the result is that of
-    ``scanpy.pp.pca``, in the same places, and `scgap.tl.fit_transport` takes it with ``use_rep="X_pca"``.
+    ``scanpy.pp.pca``, in the same places, and `scgap.tl.fit_transport` takes it with ``use_rep="X_pca"``. As there, all
+    cells make up the components, those of a test split too.
 
     A few cells that are far larger than others, such as cells that were not normalised, turn components towards
     themselves. As of Kacham & Woodruff (2024), such heavy cells are told by their norms and treated apart.
@@ -198,7 +199,8 @@ def streaming_pca(
     components = np.zeros((adata.n_vars, n_comps), np.float32)
     components[mask] = found.directions
     adata.varm[keys[1]] = components
-    params = {"zero_center": zero_center, "use_highly_variable": mask_name == "highly_variable", "mask_var": mask_name}
+    is_variable = isinstance(mask_name, str) and mask_name == "highly_variable"
+    params = {"zero_center": zero_center, "use_highly_variable": is_variable, "mask_var": mask_name}
     adata.uns[keys[2]] = {
         "params": params | ({} if layer is None else {"layer": layer}) | {"heavy": heavy},
         "variance": found.variance,

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, Modality, check_writable, get_modality, get_obs, take_features, to_dense
+from scgap._adata import Data, Modality, get_modality, get_obs, take_features, to_dense
 from scgap._baselines import BASELINES
 from scgap._checks import whole_number
 from scgap._comparison import METRICS
 from scgap._conditions import condition_label, read_conditions
 from scgap._encoding import descriptors_of
-from scgap._joint import one_object
+from scgap._joint import check_parts, one_object
 from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
 from scgap._model import TransportModel, get_model, get_uns, indexed
@@ -142,8 +142,7 @@ def evaluate(
         )
     whole, mods = data, mod
     data, mod = one_object(data, mod)
-    adata = get_modality(data, mod)
-    check_writable(adata, copy=False)
+    check_parts(whole, mods, copy=False)
     model = get_model(data, mod, key)
     observations, obs, written = _read(data, mod, model, split)
     mapped = _make_method(model, observations, obs, written)
@@ -266,7 +265,11 @@ def _make_method(model: TransportModel, observations: Observations, obs: pd.Data
 def _feature_units(model: TransportModel) -> np.ndarray | None:
     """Of several modalities, the unit (n_vars,) of each feature's, in which none drowns the others."""
     units = model.params["units"]
-    return np.array([units[name.split(":")[0]] for name in model.var_names], np.float32) if units else None
+    if not units:
+        return None
+    longest_first = sorted(units, key=len, reverse=True)  # for a modality may be called "rna:a"
+    mods = [next(mod for mod in longest_first if name.startswith(f"{mod}:")) for name in model.var_names]
+    return np.array([units[mod] for mod in mods], np.float32)
 
 
 def _has_vector(model: TransportModel, members: Sequence[tuple[str, float | None]]) -> bool:

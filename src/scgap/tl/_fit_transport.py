@@ -14,7 +14,7 @@ import pandas as pd
 from ott.geometry.costs import CostFn
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, Modality, check_folder, check_key, check_writable, get_modality, get_obs
+from scgap._adata import Data, Modality, check_folder, check_key, get_modality, get_obs
 from scgap._arrays import ConditionArrays, pad_rows
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
 from scgap._checks import whole_number
@@ -22,7 +22,7 @@ from scgap._conditions import Condition, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
-from scgap._joint import make_joint_representation, one_object
+from scgap._joint import check_parts, make_joint_representation, modalities, one_object
 from scgap._map import ConditionalMap, Pooling, Weights, embed, init_weights
 from scgap._messages import listed
 from scgap._model import TransportModel, check_free, get_uns, model_to_uns
@@ -248,7 +248,7 @@ def fit_transport(
     whole, mods = data, mod
     data, mod = one_object(data, mod)
     adata = get_modality(data, mod)
-    check_writable(adata, copy=copy)
+    check_parts(whole, mods, copy=copy)
     check_free(adata.uns, key_added)
     path = None if checkpoint is None else check_folder(checkpoint)
 
@@ -267,8 +267,9 @@ def fit_transport(
             stacklevel=2,
         )
     split = assign_split(labels[split_col] if split_col else None, of_cell, seed)
+    uns = {name: value for part in modalities(whole, mods)[::-1] for name, value in part.uns.items()} | dict(adata.uns)
     experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
-    table = make_encoding(design, experiment.trained, join_encodings(encoding, adata.uns))
+    table = make_encoding(design, experiment.trained, join_encodings(encoding, uns))
     arrays = experiment_arrays(experiment, table)
 
     var_names = np.asarray(adata.var_names, dtype=str)

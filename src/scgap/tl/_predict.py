@@ -2,15 +2,15 @@
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scgap._adata import Data, Modality, check_key, check_writable, get_modality, get_obs, to_dense
-from scgap._joint import one_object, put_back
+from scgap._adata import Data, Modality, check_key, get_modality, get_obs, to_dense
+from scgap._joint import check_parts, modalities, one_object, put_back
 from scgap._meanings import check_unambiguous, contexts, label_of, measured_cells, shares
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model, get_uns
@@ -109,7 +109,7 @@ def predict(
     whole, mods = data, mod
     data, mod = one_object(data, mod)
     adata = get_modality(data, mod)
-    check_writable(adata, copy=copy)
+    check_parts(whole, mods, copy=copy)
     model = get_model(data, mod, key)
     name = check_key(key_added or key)
     if on_ambiguous not in WAYS:
@@ -121,7 +121,8 @@ def predict(
     is_mixture = on_ambiguous == "marginal"
     names = [name] if len(queries) == 1 or is_mixture else [f"{name}_{i + 1}" for i in range(len(queries))]
     for one in names:
-        _check_free(adata, model, key, one)
+        for part in modalities(whole, mods):
+            _check_free(part, model, adata.uns[key].get("predictions", {}), one)
     obs = get_obs(data, mod, model.design.group_cols)
     if source is None:
         hint = " It tells which cells are controls: add it, or pass the cells to move as source=."
@@ -139,7 +140,8 @@ def predict(
     uns = get_uns(result, mods)
     adata = get_modality(result, mod) if data is whole else adata
     for one, (meant, which) in predictions.items():
-        _forget_mixture(adata, one)
+        for part in modalities(result, mods):
+            _forget_mixture(part, one)
         _write(adata, model, one, moved.pop(one), cells)
         if is_mixture:
             labels = pd.Index([label_of(model.design, full) for full in queries])
@@ -147,7 +149,7 @@ def predict(
         # Written anew, for another object may share the dictionary.
         uns[key] = {**uns[key], "predictions": {**uns[key].get("predictions", {}), one: json.dumps(meant)}}
     if data is not whole:
-        columns = [f"{one}_{what}" for one in predictions for what in ("transported", "condition")]
+        columns = [f"{one}_transported" for one in predictions] + ([f"{name}_condition"] if is_mixture else [])
         put_back(result, mods, adata, list(predictions), columns, model.representation.layer)
     return result if copy else None
 
@@ -212,7 +214,7 @@ def _move(
     return result
 
 
-def _check_free(adata: AnnData, model: TransportModel, key: str, name: str) -> None:
+def _check_free(adata: AnnData, model: TransportModel, predictions: Container[str], name: str) -> None:
     """Refuse to write over anything but predictions."""
     representation = model.representation
     place, field, fitted = (
@@ -224,7 +226,7 @@ def _check_free(adata: AnnData, model: TransportModel, key: str, name: str) -> N
     if field == fitted:
         raise ValueError(f"key_added={name!r} is the place, {where}, that the map was fitted on. Pass another name.")
     # The mark tells predictions of an earlier map, which uns[key] has forgotten.
-    predicted = name in adata.uns[key].get("predictions", {}) or f"{name}_transported" in adata.obs
+    predicted = name in predictions or f"{name}_transported" in adata.obs
     if field in place and not predicted:
         raise ValueError(
             f"{where} exists and is not a prediction of scgap, which alone are written over. Pass another name as "
