@@ -54,7 +54,7 @@ def test_divergences_are_those_of_exact_transport(drawn):
     epsilon = 0.002
     own = _effects.self_costs(samples, epsilon)
     generator = np.random.default_rng(0)
-    dealt = [samples._replace(cells=_effects._halves(samples, generator)) for _ in range(_effects.N_HALVINGS)]
+    dealt = [samples._replace(cells=_effects.deal(samples, generator)) for _ in range(_effects.N_HALVINGS)]
     expected = [[exact(batch(again, i, 0), batch(again, i, 1)) for i in range(4)] for again in dealt]
     np.testing.assert_allclose(own, np.mean(expected, axis=0), rtol=0.03)
     for i in range(4):  # the same cells, dealt anew

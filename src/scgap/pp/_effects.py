@@ -92,19 +92,19 @@ def self_costs(samples: Samples, epsilon: float) -> np.ndarray:
     pairs = np.repeat(np.arange(len(samples.cells))[:, None], 2, axis=1)
     costs = []
     for _ in range(N_HALVINGS):
-        one, other = np.moveaxis(_halves(samples, generator), 1, 0)
+        one, other = jnp.moveaxis(deal(samples, generator), 1, 0)
         costs.append(_costs((one, samples.weights), (other, samples.weights), pairs, epsilon))
     return np.mean(costs, axis=0)
 
 
-def _halves(samples: Samples, generator: np.random.Generator) -> np.ndarray:
+def deal(samples: Samples, generator: np.random.Generator) -> jax.Array:
     """The cells (n_populations, 2, n, n_features) of the two batches, dealt anew."""
     cells, n = np.asarray(samples.cells), samples.weights.shape[1]
     dealt = np.empty_like(cells)
     for i, size in enumerate((np.asarray(samples.weights) > 0).sum(1)):
         both = generator.permutation(cells[i, :, :size].reshape(2 * size, -1)).reshape(2, size, -1)
         dealt[i] = both[:, np.resize(np.arange(size), n)]
-    return dealt
+    return jnp.asarray(dealt)
 
 
 def divergences(

@@ -12,7 +12,7 @@ from scgap._descriptors import Descriptors, descriptors_from_uns, descriptors_to
 from scgap._messages import listed
 from scgap._representation import read_points
 from scgap._splits import MIN_CELLS
-from scgap.pp._effects import N_HALVINGS, Samples, divergences, draw_samples, self_costs, training_populations
+from scgap.pp._effects import N_HALVINGS, Samples, deal, divergences, draw_samples, self_costs, training_populations
 
 N_STARTS = 8  # nearest perturbations from which the stress is descended
 SAME = 1e-3  # relative difference of self costs of the same cells: devices add up in different orders
@@ -94,10 +94,12 @@ def place_effect(
     mask = select_cells(adata, cells, "cells")
     reference, own, groups = _draw_again(data, mod, key, descriptors)
     epsilon, found = descriptors.params["epsilon"], []
+    new = _draw_new(data, mod, descriptors, perturbation, mask, groups)
+    new_own, generator = self_costs(new, epsilon), np.random.default_rng(descriptors.params["seed"])
     # Cells to place may be few: their two batches are dealt several times.
-    for seed in range(N_HALVINGS):
-        new = _draw_new(data, mod, descriptors, perturbation, mask, groups, seed)
-        found.append(divergences(new, self_costs(new, epsilon), reference, own, epsilon).loc[perturbation].dropna())
+    for _ in range(N_HALVINGS):
+        found.append(divergences(new, new_own, reference, own, epsilon).loc[perturbation].dropna())
+        new = new._replace(cells=deal(new, generator))
     distances = pd.concat(found, axis=1).mean(axis=1)
     table = descriptors.table.drop(index=perturbation, errors="ignore")
     table.loc[perturbation] = _least_stress(table.loc[distances.index].to_numpy(float), distances.to_numpy(float))
@@ -156,7 +158,6 @@ def _draw_new(
     perturbation: str,
     mask: np.ndarray,
     groups: list[tuple[str, ...]],
-    seed: int,
 ) -> Samples:
     """Samples of the cells to place, in the groups of the reference."""
     columns = list(design_from_dict(descriptors.params["design"]).group_cols)
@@ -170,7 +171,7 @@ def _draw_new(
             + ": select more."
         )
     params = descriptors.params
-    return draw_samples(_points(data, mod, descriptors), populations, groups, params["n_cells"], seed)
+    return draw_samples(_points(data, mod, descriptors), populations, groups, params["n_cells"], params["seed"])
 
 
 def _points(data: Data, mod: str | None, descriptors: Descriptors) -> Matrix:

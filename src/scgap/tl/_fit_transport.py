@@ -304,6 +304,7 @@ def fit_transport(
         "resolved": {name: float(value) for name, value in loss._asdict().items()},
         "design": design._asdict(),
         "split_col": split_col,
+        "standardise": standardise,
         "units": units,
         "mod": mods if isinstance(mods, str | None) else list(mods),
         "cost": cost_name,
