@@ -205,7 +205,7 @@ def test_few_training_cells_are_refused(screen, refused):
     [
         ({"n_latent": 20}, ValueError, ("n_latent=20", "20 features", "nothing would be compressed")),
         ({"n_latent": 0}, ValueError, ("n_latent=0", "from 1 on")),
-        ({"hidden": 64}, ValueError, ("hidden=64", "(512, 512)")),
+        ({"hidden": 64}, ValueError, ("hidden=64", "(128, 128)")),
         ({"hidden": ()}, ValueError, ("at least one hidden layer",)),
         ({"hidden": (16, 7)}, ValueError, ("a layer of 7 units", "at least 8", "smaller n_latent")),
         ({"batch_size": 0}, ValueError, ("batch_size=0",)),

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from tqdm import tqdm
 
 from scgap._adata import Data, Matrix, check_key, check_writable, get_modality, get_obs, to_dense
 from scgap._autoencoder import Report, encode, fit_autoencoder, unexplained
-from scgap._checks import whole_number
+from scgap._checks import positive, whole_number, widths
 from scgap._representation import is_autoencoder, read_points, warn_of_counts
 from scgap._splits import MIN_CELLS, SPLITS, assign_split
 
@@ -136,8 +135,7 @@ def autoencoder(
     batch_size = whole_number("batch_size", batch_size, 1)
     n_epochs = None if n_epochs is None else whole_number("n_epochs", n_epochs, 0)
     seed = whole_number("seed", seed, 0)
-    if not isinstance(learning_rate, Real) or not 0 < float(learning_rate) < np.inf:
-        raise ValueError(f"learning_rate={learning_rate!r}. Pass a positive number, such as 3e-4.")
+    learning_rate = positive("learning_rate", learning_rate)
     check_key(key_added)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
@@ -151,7 +149,7 @@ def autoencoder(
             f"n_latent={n_latent}, and there are {adata.n_vars} features: nothing would be compressed. Pass a smaller "
             "n_latent, or do without: scgap.tl.fit_transport fits features as they are."
         )
-    widths = _check_widths(hidden, n_latent)
+    layers = _check_widths(hidden, n_latent)
     split = _split(data, mod, split_col, seed)
     matrix = read_points(adata, layer, None)
     warn_of_counts(matrix, layer, stacklevel=3)
@@ -164,24 +162,24 @@ def autoencoder(
             train,
             valid,
             n_latent=n_latent,
-            hidden=widths,
+            hidden=layers,
             ghost_batch_norm=bool(ghost_batch_norm),
             batch_size=batch_size,
             n_epochs=n_epochs,
-            learning_rate=float(learning_rate),
+            learning_rate=learning_rate,
             seed=seed,
             on_report=lambda report: _on_report(bar, report),
         )
     stored = network._asdict()
     settings = {
         "n_latent": n_latent,
-        "hidden": list(widths),
+        "hidden": list(layers),
         "split_col": split_col,
         "mod": mod,
         "ghost_batch_norm": bool(ghost_batch_norm),
         "batch_size": batch_size,
         "n_epochs": n_epochs,
-        "learning_rate": float(learning_rate),
+        "learning_rate": learning_rate,
         "seed": seed,
     }
     stored |= {
@@ -201,15 +199,13 @@ def autoencoder(
 
 def _check_widths(hidden: Any, n_latent: int) -> tuple[int, ...]:
     """Widths of hidden layers, in which the principal components have a place."""
-    if isinstance(hidden, Integral) or not len(hidden):
-        raise ValueError(f"hidden={hidden!r}. Pass the widths of at least one hidden layer, such as (512, 512).")
-    widths = tuple(whole_number("hidden", width, 1) for width in hidden)
-    if min(widths) < 2 * n_latent:
+    checked = widths(hidden)
+    if min(checked) < 2 * n_latent:
         raise ValueError(
-            f"hidden={widths} has a layer of {min(widths)} units. Training starts at the principal components, which "
+            f"hidden={checked} has a layer of {min(checked)} units. Training starts at the principal components, which "
             f"take two units each: pass widths of at least {2 * n_latent}, or a smaller n_latent."
         )
-    return widths
+    return checked
 
 
 def _split(data: Data, mod: str | None, split_col: str | None, seed: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from scgap._adata import Data, Modality, check_folder, check_key, get_modality, get_obs
 from scgap._arrays import ConditionArrays, pad_rows
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
-from scgap._checks import whole_number
+from scgap._checks import positive, whole_number, widths
 from scgap._conditions import Condition, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
@@ -29,7 +29,7 @@ from scgap._model import TransportModel, check_free, get_uns, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
-from scgap.tl._arguments import positive, resolve_cost, resolve_unit, widths
+from scgap.tl._arguments import resolve_cost, resolve_unit
 
 # By `benchmarks/quality.py epsilon`, values of epsilon from 0.01 to 0.1 and of the gap's up to 0.02 fit equally well.
 EPSILON = 0.05  # of the mean cost between perturbed cells
