@@ -1,4 +1,4 @@
-"""The map T(x | condition) = x + f(x, c): an encoder of conditions and a network modulated by it."""
+"""The map T(x | condition) = x + f(x, c): an encoder of conditions and a network of cell and condition."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -29,14 +29,14 @@ class ConditionEncoder(nn.Module):
     def __call__(self, vectors: jax.Array, condition: ConditionArrays) -> jax.Array:
         """Embed each member's vector (n_members, n_descriptors) with its dose, and pool over the set.
 
-        Members count by their presence, so that a member fades out of the set as its dose goes to zero. A sum tells
-        two perturbations from one; and as the last layer is linear, what two do together starts from what each does
-        alone. In a mean each would count half.
+        All of it is linear, with the product of vector and log dose for what a dose does to one perturbation and not to
+        another: nonlinear encoders predicted left-out conditions worse (``benchmarks/README.md``). Members count by
+        their presence, so that a member fades out of the set as its dose goes to zero. A sum tells two perturbations
+        from one, and what two do together starts from what each does alone; in a mean each would count half.
         """
-        members = nn.Dense(self.n_embedding, name="perturbation")(vectors)
-        members += nn.Dense(self.n_embedding, use_bias=False, name="dose")(condition.doses[:, None])
-        members = nn.gelu(members)
-        members = nn.gelu(nn.Dense(self.n_embedding, name="member")(members))
+        doses = condition.doses[:, None]
+        features = jnp.concatenate([vectors, vectors * doses, doses], axis=1)
+        members = nn.Dense(self.n_embedding, use_bias=False, name="perturbation")(features)
         weights = condition.presence
         if self.pooling != "sum":
             score = nn.Dense(1, name="attention")(members)[:, 0] if self.pooling == "attention" else 0.0
@@ -46,7 +46,7 @@ class ConditionEncoder(nn.Module):
 
 
 class ConditionalMap(nn.Module):
-    """Displacement of cells (..., n_features) under one condition; hidden layers are modulated by it (FiLM)."""
+    """Displacement of cells (..., n_features) under one condition, whose embedding each cell carries along."""
 
     hidden: tuple[int, ...] = (128, 128, 128)
     n_embedding: int = 64
@@ -56,10 +56,9 @@ class ConditionalMap(nn.Module):
     def __call__(self, cells: jax.Array, vectors: jax.Array, condition: ConditionArrays) -> jax.Array:
         """The displacement of control, the empty set, is zero by construction, and goes to zero with all doses."""
         c = ConditionEncoder(self.n_embedding, self.pooling, name="encoder")(vectors, condition)
-        h = cells
+        h = jnp.concatenate([cells, jnp.broadcast_to(c, (*cells.shape[:-1], len(c)))], axis=-1)
         for i, width in enumerate(self.hidden):
-            scale, shift = jnp.split(nn.Dense(2 * width, name=f"modulation_{i}")(c), 2)
-            h = nn.gelu(nn.Dense(width, name=f"hidden_{i}")(h) * (1.0 + scale) + shift)
+            h = nn.gelu(nn.Dense(width, name=f"hidden_{i}")(h))
         # Its weights start at zero, and the map at the identity.
         displacement = nn.Dense(cells.shape[-1], name="displacement")(h)
         return displacement * (1.0 - jnp.prod(1.0 - condition.presence))

@@ -1,7 +1,7 @@
 """A fitted map, and its two stored forms: ``uns`` of an AnnData and one safetensors file."""
 
 import json
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +17,26 @@ from scgap._representation import Representation, representation_from_dict, repr
 
 if TYPE_CHECKING:
     from scgap._map import ConditionalMap, Weights
+
+
+class UnseenMaps(NamedTuple):
+    """What predicts conditions without training cells, from the condition-level validation of a fit."""
+
+    maps: list["Weights"]
+    """Of all conditions: their mean displacement is the prediction."""
+    fold_maps: list["Weights"]
+    """Each without some of the conditions; where all these maps disagree, predictions err."""
+    iteration: int
+    """Updates of each."""
+    scales: dict[str, float]
+    """Support tier -> share of the displacement that is trusted; that of ``""`` for the others."""
+    validation: pd.DataFrame
+    """One row a left-out condition: ``condition_label``, ``support`` without it, ``identity`` and ``error``."""
+
+    def scale(self, tier: str) -> float:
+        """How much of the displacement to trust."""
+        return self.scales.get(tier, self.scales[""])
+
 
 FORMAT_VERSION = 1
 TABLE = ("condition_label", "split", "n_cells")  # columns of the table of conditions beside those of the design
@@ -36,6 +56,8 @@ class TransportModel(NamedTuple):
     history: pd.DataFrame
     representation: Representation
     var_names: np.ndarray
+    unseen: UnseenMaps | None
+    """None without a condition-level validation: then one map predicts all conditions."""
 
     @property
     def design(self) -> Design:
@@ -57,7 +79,7 @@ def indexed(table: pd.DataFrame) -> pd.DataFrame:
 
 def model_to_uns(model: TransportModel) -> dict[str, Any]:
     """Plain values that every AnnData writer takes."""
-    return {
+    stored = {
         "format_version": FORMAT_VERSION,
         "params": json.dumps(model.params),
         "weights": _to_numpy(model.weights),
@@ -68,6 +90,15 @@ def model_to_uns(model: TransportModel) -> dict[str, Any]:
         "representation": representation_to_dict(model.representation),
         "var_names": np.asarray(model.var_names, dtype=object),
     }
+    if model.unseen is not None:
+        stored["unseen"] = {
+            "maps": _numbered(model.unseen.maps),
+            "fold_maps": _numbered(model.unseen.fold_maps),
+            "iteration": model.unseen.iteration,
+            "scales": json.dumps(model.unseen.scales),
+            "validation": indexed(model.unseen.validation),
+        }
+    return stored
 
 
 def check_free(uns: Mapping[str, Any], key: str) -> None:
@@ -96,7 +127,18 @@ def model_from_uns(stored: Mapping[str, Any]) -> TransportModel:
         stored["history"],
         representation_from_dict(stored["representation"]),
         np.array([str(name) for name in stored["var_names"]]),  # zarr returns a string type that does not cast
+        _unseen_from_uns(stored["unseen"]) if "unseen" in stored else None,
     )
+
+
+def _numbered(maps: Sequence["Weights"]) -> dict[str, Any]:
+    """Weights of several maps under names that sort."""
+    return {f"{i:02d}": _to_numpy(weights) for i, weights in enumerate(maps)}
+
+
+def _unseen_from_uns(stored: Mapping[str, Any]) -> UnseenMaps:
+    maps = [[_to_numpy(maps[name]) for name in sorted(maps)] for maps in (stored["maps"], stored["fold_maps"])]
+    return UnseenMaps(*maps, int(stored["iteration"]), json.loads(str(stored["scales"])), stored["validation"])
 
 
 def get_uns(data: Data, mod: Modality) -> MutableMapping[str, Any]:

@@ -1,8 +1,10 @@
 """Moving cells to a condition: which cells, and each in its own group."""
 
+import itertools
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,10 +12,11 @@ from anndata import AnnData
 
 from scgap._adata import select_cells
 from scgap._arrays import ConditionArrays
-from scgap._conditions import parse_condition, read_conditions
+from scgap._conditions import Condition, parse_condition, read_conditions
 from scgap._encoding import encode_conditions
 from scgap._messages import listed
 from scgap._model import TransportModel
+from scgap._support import support_tiers
 
 
 def select_source(
@@ -58,19 +61,69 @@ def warn_of_new_groups(model: TransportModel, groups: pd.DataFrame) -> None:
             )
 
 
-def move_cells(model: TransportModel, points: np.ndarray, groups: pd.DataFrame, query: Mapping[str, Any]) -> np.ndarray:
-    """Points (n_cells, n) moved to the queried condition, each in its own group (n_cells rows)."""
-    from scgap._map import transport_cells  # here, so that plots do not load JAX
+class Moved(NamedTuple):
+    """Cells moved to a condition."""
 
+    points: np.ndarray
+    """(n_cells, n)."""
+    spread: np.ndarray
+    """(n_cells,) how far the maps of the condition-level validation disagree; NaN without them."""
+
+
+def move_cells(
+    model: TransportModel,
+    trained: Sequence[Condition],
+    points: np.ndarray,
+    groups: pd.DataFrame,
+    query: Mapping[str, Any],
+    *,
+    spread: bool = False,
+) -> Moved:
+    """Points (n_cells, n) moved to the queried condition, each in its own group (n_cells rows).
+
+    ``trained`` are the model's conditions with training cells. ``spread`` asks all maps, for a seen condition, too.
+    """
     design = model.design
     columns = list(design.group_cols)
     labels = groups[columns].astype(str)
     codes = labels.groupby(columns).ngroup().to_numpy() if columns else np.zeros(len(points), int)
-    moved = np.empty_like(points)
+    moved = Moved(np.empty_like(points), np.full(len(points), np.nan, np.float32))
     for code in np.unique(codes):
         rows = codes == code
         group = labels.iloc[np.flatnonzero(rows)[0]].to_dict() if columns else {}
         condition = parse_condition(design, {**query, **group})
-        arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
-        moved[rows] = transport_cells(model.network, model.weights, points[rows], arrays)
+        moved.points[rows], moved.spread[rows] = _move(model, trained, points[rows], condition, spread)
     return moved
+
+
+def _move(
+    model: TransportModel, trained: Sequence[Condition], points: np.ndarray, condition: Condition, spread: bool
+) -> Moved:
+    """Points (n_cells, n) moved by the one map, or to a condition without training cells by the mean of several."""
+    from scgap._map import transport_cells  # here, so that plots do not load JAX
+
+    arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
+    move = partial(transport_cells, model.network, cells=points, condition=arrays)
+    unseen = model.unseen
+    tier = support_tiers(trained, model.encoding.perturbations, [condition])[0]
+    is_seen = tier in ("control", "seen")
+    if unseen is None or (is_seen and not spread):
+        return Moved(move(weights=model.weights), np.full(len(points), np.nan, np.float32))
+    scale = 1.0 if is_seen else unseen.scale(tier)
+    by_maps = [move(weights=weights) for weights in unseen.maps]
+    by_folds = (move(weights=weights) for weights in unseen.fold_maps if spread)
+    disagreement = _spread(itertools.chain(by_maps, by_folds))
+    if is_seen:
+        return Moved(move(weights=model.weights), disagreement)
+    mean = np.mean(by_maps, axis=0)
+    return Moved((points + np.float32(scale) * (mean - points)).astype(points.dtype), scale * disagreement)
+
+
+def _spread(predictions: Iterable[np.ndarray]) -> np.ndarray:
+    """Root mean squared distance (n_cells,) of predictions (n_cells, n), one after the other, to their mean."""
+    mean, squares, n = 0.0, 0.0, 0
+    for n, prediction in enumerate(predictions, 1):  # Welford (1962)
+        change = prediction - mean
+        mean = mean + change / np.float32(n)
+        squares = squares + (change * (prediction - mean)).sum(1)
+    return np.sqrt(np.maximum(squares, 0.0) / n)

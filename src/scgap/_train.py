@@ -120,6 +120,7 @@ def fit(
     key: jax.Array,
     on_report: Callable[[Progress], None],
     resume: Callable[[Progress], Progress] = lambda fresh: fresh,
+    keep_interrupted: bool = True,
 ) -> tuple[Weights, list[Report]]:
     """Train, and return the weights that score best on held-out cells, and the history.
 
@@ -127,7 +128,8 @@ def fit(
     BASE_BATCH cells, grows with the root of the batch size; a large batch is split into ghost batches, each with a
     transport problem of its own, so that time and memory grow with its size and not with its square.
 
-    ``resume`` may replace a fresh run by one that was broken off.
+    ``resume`` may replace a fresh run by one that was broken off. Ctrl-C ends the run with its best weights, unless
+    ``keep_interrupted`` is False.
 
     Raises
     ------
@@ -167,7 +169,7 @@ def fit(
             best = state.average if _reports_since_best(history) == 0 else best
             on_report(Progress(state, best, history))
     except KeyboardInterrupt:
-        if not history:
+        if not history or not keep_interrupted:
             raise
         warnings.warn(
             f"Interrupted at iteration {int(state.iteration)} of {n_iters}: the best weights so far are kept.",

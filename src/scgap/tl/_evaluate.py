@@ -145,7 +145,8 @@ def evaluate(
     check_parts(whole, mods, copy=False)
     model = get_model(data, mod, key)
     observations, obs, written = _read(data, mod, model, split)
-    mapped = _make_method(model, observations, obs, written)
+    spreads: dict[int, float] = {}
+    mapped = _make_method(model, observations, obs, written, spreads)
 
     def permuted(i: int, rows: np.ndarray, generator: np.random.Generator) -> Prediction:
         group = observations.conditions[i].group
@@ -176,6 +177,9 @@ def evaluate(
     known = model.encoding.perturbations
     tiers = support_tiers(list(trained_conditions(model)), known, observations.conditions)
     result = with_support(table, observations, tiers)
+    if model.unseen is not None:
+        of_label = {condition_label(observations.conditions[i]): spread for i, spread in spreads.items()}
+        result["spread"] = result["condition"].map(of_label).where(result["method"] == key)
     result = result[result["method"].isin([key, *others, "ceiling"])].reset_index(drop=True)
     # Written anew, for another object may share the dictionary.
     uns = get_uns(whole, mods)
@@ -245,8 +249,15 @@ def _read(
     return Observations(conditions, of_cell, labels, features, nonnegative), obs, written
 
 
-def _make_method(model: TransportModel, observations: Observations, obs: pd.DataFrame, written: pd.DataFrame) -> Any:
-    """The map as a method of `score_conditions`."""
+def _make_method(
+    model: TransportModel,
+    observations: Observations,
+    obs: pd.DataFrame,
+    written: pd.DataFrame,
+    spreads: dict[int, float],
+) -> Any:
+    """The map as a method of `score_conditions`, which notes the mean spread of each condition."""
+    trained = list(trained_conditions(model))
     columns = [column for column in model.design.columns if column not in model.design.group_cols]
     in_units = _feature_units(model)
     units = np.ones(1, np.float32) if in_units is None else in_units
@@ -257,7 +268,9 @@ def _make_method(model: TransportModel, observations: Observations, obs: pd.Data
         cells = observations.cells(rows) * units
         points = encode(model.representation, cells)
         query = {column: written.loc[i, column] for column in columns}
-        return decode(model.representation, cells, points, move_cells(model, points, obs.iloc[rows], query)) / units
+        moved = move_cells(model, trained, points, obs.iloc[rows], query, spread=True)
+        spreads[i] = float(moved.spread.mean())
+        return decode(model.representation, cells, points, moved.points) / units
 
     return mapped
 

@@ -117,16 +117,20 @@ def screen(
     position = np.full(adata.n_obs, -1)
     position[chosen] = np.arange(len(chosen))
     stops = np.cumsum([0, *(len(rows) for _, rows in blocks.values())])
-    latent = np.empty((stops[-1], points.shape[1]), np.float32)
+    latent, spread = np.empty((stops[-1], points.shape[1]), np.float32), np.empty(stops[-1], np.float32)
+    trained = list(trained_conditions(model))
     has_two = decoded and representation.kind == "pca"  # else X is what the map moves
     X = np.empty((stops[-1], cells.shape[1]), np.float32) if has_two else latent
     bar = tqdm(blocks.values(), desc="screen", disable=not progress)
     for (full, rows), start, stop in zip(bar, stops[:-1], stops[1:], strict=True):
         which = position[rows]
-        latent[start:stop] = move_cells(model, points[which], groups.iloc[rows], full)
+        moved = move_cells(model, trained, points[which], groups.iloc[rows], full, spread=True)
+        latent[start:stop], spread[start:stop] = moved
         if has_two or representation.kind == "features":
             X[start:stop] = decode(representation, cells[which], points[which], latent[start:stop])
     result = AnnData(X, obs=_describe(model, adata, blocks))
+    if model.unseen is not None:
+        result.obs["spread"] = spread
     if has_two or representation.kind == "features":
         result.var_names = [str(name) for name in model.var_names]
     if has_two:
