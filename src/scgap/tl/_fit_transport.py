@@ -172,12 +172,13 @@ def fit_transport(
         their ``"mean"``, in which two count half each; or ``"attention"``, a mean that learns how much each counts.
     condition_folds
         Folds of the condition-level validation. Held-out cells of conditions that were trained on do not tell how a
-        map transfers to others. So as many further maps, of a fifth of the updates each, leave whole conditions out
-        (with ``encoding``, whole perturbations among them). They tell how long to train for conditions without training
-        cells, and how much of a displacement to trust, down to none; conditions without training cells are then
-        predicted by the mean of these maps and one of all conditions, and where the maps disagree the prediction is not
-        to be trusted (``spread`` in `scgap.tl.screen` and `scgap.tl.evaluate`). Costs about as much time as the fit.
-        Default: 5, in fits of 1,000 updates or more in which there is a condition to leave out; 0 for none.
+        map transfers to others. So as many further maps, of a fifth of the updates and at most 256 cells, leave whole
+        conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["unseen"]["validation"]``
+        tells how well these were predicted. Where stopping earlier or moving less far is evidently better for left-out
+        conditions, so it is done. Conditions without training cells are then predicted by the mean of three maps of
+        all conditions, and where these and the folds' disagree (``spread`` in `scgap.tl.screen` and
+        `scgap.tl.evaluate`) predictions are less sure. Costs about as much time as the fit. Default: 5, in fits of
+        1,000 updates or more in which there is a condition to leave out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
