@@ -137,8 +137,10 @@ def _numbered(maps: Sequence["Weights"]) -> dict[str, Any]:
 
 
 def _unseen_from_uns(stored: Mapping[str, Any]) -> UnseenMaps:
-    maps = [[_to_numpy(maps[name]) for name in sorted(maps)] for maps in (stored["maps"], stored["fold_maps"])]
-    return UnseenMaps(*maps, int(stored["iteration"]), json.loads(str(stored["scales"])), stored["validation"])
+    maps, fold_maps = ([_to_numpy(of[name]) for name in sorted(of)] for of in (stored["maps"], stored["fold_maps"]))
+    return UnseenMaps(
+        maps, fold_maps, int(stored["iteration"]), json.loads(str(stored["scales"])), stored["validation"]
+    )
 
 
 def get_uns(data: Data, mod: Modality) -> MutableMapping[str, Any]:

@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -119,11 +119,12 @@ def _move(
     return Moved((points + np.float32(scale) * (mean - points)).astype(points.dtype), scale * disagreement)
 
 
-def _spread(predictions: Iterable[np.ndarray]) -> np.ndarray:
+def _spread(predictions: Iterator[np.ndarray]) -> np.ndarray:
     """Root mean squared distance (n_cells,) of predictions (n_cells, n), one after the other, to their mean."""
-    mean, squares, n = 0.0, 0.0, 0
-    for n, prediction in enumerate(predictions, 1):  # Welford (1962)
+    first = next(predictions)
+    mean, squares, n = first, np.zeros(len(first), np.float32), 1
+    for n, prediction in enumerate(predictions, 2):  # Welford (1962)
         change = prediction - mean
         mean = mean + change / np.float32(n)
-        squares = squares + (change * (prediction - mean)).sum(1)
+        squares += (change * (prediction - mean)).sum(1)
     return np.sqrt(np.maximum(squares, 0.0) / n)

@@ -337,7 +337,7 @@ def fit_transport(
         "seed": seed,
     }
     fingerprint = fingerprint_of(params, (train, valid, arrays, starts[0]["encoding"])) if path else ""
-    run = {
+    run: dict[str, Any] = {
         "data": TrainingData(
             train, valid, jax.tree.map(jnp.asarray, arrays), len(experiment.trained), experiment.validated
         ),
