@@ -9,7 +9,7 @@ import pytest
 import scgap
 
 ROOT = Path(scgap.__file__).parent
-CORE = {"_arrays", "_populations", "_sinkhorn", "_losses", "_map", "_train", "_autoencoder"}
+CORE = {"_arrays", "_populations", "_sinkhorn", "_losses", "_map", "_train", "_transfer", "_autoencoder"}
 READERS = {"_adata", "_checks", "_conditions", "_descriptors", "_encoding", "_messages", "_representation", "_splits"}
 
 # Which of our own files and folders each of them may import. The arrays know nothing of the objects they came from.
@@ -28,6 +28,9 @@ MAY_IMPORT = {
     "_losses": {"_sinkhorn"},
     "_map": {"_arrays"},
     "_train": {"_losses", "_map", "_populations"},
+    "_transfer": {"_losses", "_map", "_populations", "_train"},
+    "_folds": {"_conditions"},
+    "_unseen": {"_conditions", "_model", "_support", "_transfer"},
     "_autoencoder": {"_arrays"},
     "_checkpoint": {"_train"},
     "_adata": {"_messages"},
@@ -50,7 +53,7 @@ MAY_IMPORT = {
     "_text": READERS | {"_model", "_names", "_units"},
     "_query": READERS | {"_model", "_names", "_text", "_units"},
     "_meanings": READERS | {"_model"},
-    "_moving": READERS | {"_arrays", "_map", "_model"},
+    "_moving": READERS | {"_arrays", "_map", "_model", "_support"},
     "datasets": {"datasets", "_checks", "_messages", "_names"},
     "pp": READERS | {"pp", "_autoencoder", "_classifier", "_losses"},
     "pl": READERS
@@ -71,7 +74,7 @@ MAY_IMPORT = {
         "_model",
         "_moving",
     }
-    | {"_query", "_scoring", "_summary", "_support", "_text", "_train", "_units"},
+    | {"_folds", "_query", "_scoring", "_summary", "_support", "_text", "_train", "_transfer", "_units", "_unseen"},
     "__init__": {"_model", "datasets", "pl", "pp", "tl"},
 }
 

@@ -110,7 +110,7 @@ def present(condition, presence):
 
 def test_a_member_fades_out_of_the_set(pooled):
     """With its dose a member leaves the set, and the last one leaves control behind."""
-    both, one = make_condition([3, 1], [0.5, -9.0]), make_condition([3], [0.5])
+    both, one = make_condition([3, 1], [0.5, -2.0]), make_condition([3], [0.5])
     left, alone = (transport(*pooled, CELLS, present(*c)) for c in ((both, [1.0, 1e-6]), (one, [1.0])))
     displaced = np.abs(alone - CELLS).max()
     np.testing.assert_allclose(left, alone, atol=1e-4 * displaced)

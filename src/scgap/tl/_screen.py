@@ -70,8 +70,10 @@ def screen(
     Returns
     -------
     AnnData with one row for each source cell under each condition of its group. ``obs`` holds the columns of the fit,
-    ``condition_label``, ``source_cell`` (its name) and ``support`` (as in `scgap.tl.resolve`); ``X`` the prediction,
-    float32; ``obsm["X_scgap"]`` the points of the embedding that ``X`` was decoded from.
+    ``condition_label``, ``source_cell`` (its name) and ``support`` (as in `scgap.tl.resolve`); after a condition-level
+    validation (``condition_folds`` of the fit) also ``spread``: how far, in the fitted space, the maps of the
+    validation disagree on the cell, which is where predictions err; ``X`` the prediction, float32; ``obsm["X_scgap"]``
+    the points of the embedding that ``X`` was decoded from.
 
     Raises
     ------
