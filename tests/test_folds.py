@@ -16,6 +16,7 @@ def single(name, dose=None, group=()):
 
 
 GRID = [single(name, dose, (group,)) for name, dose, group in product("abcdefghijkl", (1.0, 10.0), ("x", "y"))]
+DOUBLE = Condition((("a", 1.0), ("b", 1.0)), ("x",))
 PAIR = Condition((("a", None), ("b", None)), ())
 
 
@@ -47,9 +48,7 @@ def test_what_no_other_condition_tells_of_stays():
 
 
 @given(
-    st.lists(
-        st.sampled_from([*GRID, Condition((("a", 1.0), ("b", 1.0)), ("x",))]), min_size=1, max_size=30, unique=True
-    ),
+    st.lists(st.sampled_from([*GRID, DOUBLE]), min_size=1, max_size=30, unique=True),
     st.integers(1, 8),
     st.booleans(),
     st.integers(0, 3),

@@ -54,12 +54,8 @@ def test_tiers_of_few_conditions_share_a_scale():
     unseen = fit_unseen(TRAINED, list("abcd"), folds, lambda folds: transfer)
     assert set(unseen.validation["support"]) == {"extrapolated dose"}
     assert unseen.scales == {"": 0.5, "extrapolated dose": 0.5}
-    few = fit_unseen(
-        TRAINED[:4],
-        list("abcd"),
-        folds[:2],
-        lambda folds: transfer._replace(left_out=np.array([0, 2]), errors=transfer.errors[:2]),
-    )
+    transfer = transfer._replace(left_out=np.array([0, 2]), errors=transfer.errors[:2])
+    few = fit_unseen(TRAINED[:4], list("abcd"), folds[:2], lambda folds: transfer)
     assert set(few.scales) == {""}
 
 

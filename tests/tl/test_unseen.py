@@ -8,6 +8,9 @@ import pandas as pd
 import pytest
 
 import scgap
+from scgap._arrays import ConditionArrays
+from scgap._conditions import parse_condition
+from scgap._encoding import encode_conditions
 from scgap._map import transport_cells
 from scgap._model import model_from_uns
 from scgap.datasets import true_transport
@@ -51,14 +54,8 @@ def test_unseen_conditions_take_the_mean_of_the_maps(validated):
     model = model_from_uns(validated.uns["scgap"])
     scgap.tl.predict(validated, UNSEEN)
     moved = validated.obs["scgap_transported"].to_numpy()
-    arrays = scgap._moving.ConditionArrays(
-        *(
-            a[0]
-            for a in scgap._moving.encode_conditions(
-                model.encoding, [scgap._moving.parse_condition(model.design, UNSEEN)]
-            )
-        )
-    )
+    condition = parse_condition(model.design, UNSEEN)
+    arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
     points = validated.X[moved]
     mean = np.mean([transport_cells(model.network, weights, points, arrays) for weights in model.unseen.maps], axis=0)
     expected = points + model.unseen.scale("unseen perturbation") * (mean - points)

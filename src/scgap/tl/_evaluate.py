@@ -75,16 +75,17 @@ def evaluate(
     Table with one row for each condition, method and metric: ``condition``, ``split``, ``support`` (how far it is from
     what was trained on, see `scgap.tl.resolve`), ``method`` (``key``, the baselines, ``permuted_conditions``: the map
     asked for another condition of the group, and ``ceiling``: one half of the observed cells as prediction of the
-    other), ``metric``, ``value``, ``n_cells`` (predicted cells, and as many observed ones, in one comparison:
-    half of those used, for ``value`` is the mean over two halves), ``baseline`` (the best baseline's value),
-    ``reconstruction`` (what the fitted representation keeps of the ceiling's cells in place of these: how much of an
-    error is its own; the ceiling where features are fitted as they are, NaN in an embedding without decoder),
-    ``ceiling``, ``score = (baseline - value) / (baseline - ceiling)``, ``reason`` (why there is no value), and,
-    after a condition-level validation (``condition_folds`` of the fit), ``spread``, how far its maps disagree on a
-    cell on average, in the fitted space: errors rise with it. In scores 0 is the best simple baseline and 1 a replicate. They are not clipped; they are NaN where the best of the
-    baselines is, by chance or in fact, as good as a replicate and there is nothing to gain: `scgap.tl.summarize_scores`
-    averages over conditions first. A replicate is as few cells as are compared: where these are few, it predicts a
-    mean worse than many training cells do, and more cells have to be held out. Also stored as ``uns[key]["scores"]``.
+    other), ``metric``, ``value``, ``n_cells`` (predicted cells, and as many observed ones, in one comparison: half of
+    those used, for ``value`` is the mean over two halves), ``baseline`` (the best baseline's value), ``reconstruction``
+    (what the fitted representation keeps of the ceiling's cells in place of these: how much of an error is its own; the
+    ceiling where features are fitted as they are, NaN in an embedding without decoder), ``ceiling``, ``score =
+    (baseline - value) / (baseline - ceiling)``, ``reason`` (why there is no value), and, after a condition-level
+    validation (``condition_folds`` of the fit), ``spread``, how far its maps disagree on a cell on average, in the
+    fitted space: errors rise with it. In scores 0 is the best simple baseline and 1 a replicate. They are not clipped;
+    they are NaN where the best of the baselines is, by chance or in fact, as good as a replicate and there is nothing
+    to gain: `scgap.tl.summarize_scores` averages over conditions first. A replicate is as few cells as are compared:
+    where these are few, it predicts a mean worse than many training cells do, and more cells have to be held out. Also
+    stored as ``uns[key]["scores"]``.
 
     Raises
     ------
