@@ -52,7 +52,9 @@ def draw_panel(axis: Axes, moment: str, points: Points) -> None:
     axis.fill_between(limits, limits - band, limits + band, color=CEILING, alpha=BAND_ALPHA, lw=0, zorder=0)
     axis.plot(limits, limits, color=ink(axis), lw=0.8, zorder=1)
     axis.scatter(points.observed, points.baseline, color=shade(axis, BASELINE), alpha=0.6, zorder=2, **look)
-    axis.scatter(points.observed, points.predicted, color=shade(axis, MODEL), alpha=0.5 if many else 0.85, zorder=3, **look)
+    axis.scatter(
+        points.observed, points.predicted, color=shade(axis, MODEL), alpha=0.5 if many else 0.85, zorder=3, **look
+    )
     axis.set(xlim=limits, ylim=limits, xlabel=_label(moment, points), title=moment)
     axis.set_box_aspect(1)
 

@@ -49,8 +49,8 @@ def _stored_colours(adata: AnnData, column: str | None) -> Mapping[str, str]:
     colours = adata.uns.get(f"{column}_colors")
     if colours is None or column not in adata.obs:
         return {}
-    categories = pd.Categorical(adata.obs[column]).categories.astype(str)
-    return dict(zip(categories, colours, strict=False)) if len(colours) >= len(categories) else {}
+    categories = pd.Series(adata.obs[column]).astype("category").cat.categories
+    return dict(zip(map(str, categories), colours, strict=False)) if len(colours) >= len(categories) else {}
 
 
 def shade(axis: Axes, colour: str) -> ColorType:
