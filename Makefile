@@ -39,7 +39,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m sphinx -W --keep-going -n docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going docs docs/_build/html
 
 # Only what lies in this folder: $(VENV) may be an environment that serves other work too.
 clean:

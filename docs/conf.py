@@ -6,7 +6,6 @@ from importlib.metadata import version as version_of
 
 from docutils.nodes import SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
-from sphinx.ext.napoleon import NumpyDocstring
 
 project = "scgap"
 author = "scgap developers"
@@ -22,15 +21,19 @@ extensions = [
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 
+nitpicky = True  # a name that leads nowhere is an error
 default_role = "py:obj"  # a name in single backticks is a link
 smartquotes_action = "D"  # dashes alone: code such as uns[key]["params"] must keep its quotes
 html_math_renderer = "mathml"  # see below
 napoleon_google_docstring = False
+napoleon_custom_sections = ["Returns"]  # as it is written: by itself napoleon takes the first line for a type
 autodoc_typehints = "description"  # docstrings carry no types: they are taken from the signature
 autodoc_typehints_description_target = "documented"
 
 myst_enable_extensions = ["dollarmath"]
-nb_execution_raise_on_error = True  # a tutorial that no longer runs fails the build
+nb_execution_raise_on_error = True  # a page whose code no longer runs fails the build
+nb_execution_timeout = 300
+nb_merge_streams = True
 
 # Links into other projects need the network: only the published build has them, elsewhere their names are plain text.
 intersphinx_mapping = (
@@ -41,13 +44,15 @@ intersphinx_mapping = (
         "numpy": ("https://numpy.org/doc/stable/", None),
         "pandas": ("https://pandas.pydata.org/docs/", None),
         "python": ("https://docs.python.org/3/", None),
+        "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
     }
     if "GITHUB_ACTIONS" in os.environ
     else {}
 )
 nitpick_ignore_regex = [
-    (r"py:.*", r"(anndata|collections|matplotlib|mudata|numpy|os|ott|pandas|pathlib)\..+"),
+    (r"py:.*", r"(anndata|collections|matplotlib|mudata|numpy|os|ott|pandas|pathlib|scanpy)\..+"),
     (r"py:.*", r"AnnData|MuData|DataFrame|Axes|Figure"),
+    (r"py:class", r"scgap\._(map\.Pooling|query\.Query)"),  # short names of types, which the signature spells out
 ]
 
 html_theme = "sphinx_book_theme"
@@ -58,18 +63,17 @@ html_theme_options = {
     "navbar_persistent": [],  # the search box is in the side bar
     "secondary_sidebar_items": [],  # signatures and code need the room more than short pages a table of contents
 }
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system; without it the theme logs an error
 html_static_path = ["_static"]
 html_css_files = ["scgap.css"]
 
 
-def _returns(docstring: NumpyDocstring, section: str) -> list[str]:
-    """A Returns section as it is written: the type stands in the signature, and fields are a list of definitions."""
-    lines = docstring._dedent(docstring._consume_to_next_section())
-    return [*docstring._format_block(":returns: ", [re.sub(r"^(\S.*?) : ", r"``\1`` : ", line) for line in lines]), ""]
-
-
-# By itself napoleon reads the first line as a type, and every colon as the end of a name.
-NumpyDocstring._parse_returns_section = _returns
+def _quote_fields(app, what, name, obj, options, lines):
+    """Set the names of fields in Returns sections as code: `obs["split"] : categorical`."""
+    if "Returns" in lines:
+        start = lines.index("Returns") + 2
+        stop = next((i for i, line in enumerate(lines) if i > start and set(line) == {"-"}), len(lines))
+        lines[start:stop] = [re.sub(r"^(\S.*?) : ", r"``\1`` : ", line) for line in lines[start:stop]]
 
 
 def _inline_math(translator, node):
@@ -85,3 +89,4 @@ def _block_math(translator, node):
 def setup(app):
     """Formulas as MathML, which browsers draw themselves: MathJax would be fetched from the network."""
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
+    app.connect("autodoc-process-docstring", _quote_fields, priority=400)  # before napoleon, which has 500

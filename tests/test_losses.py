@@ -181,6 +181,15 @@ def test_floor_free_monge_gap_has_no_floor(clouds):
     assert 0.3 * distance < gap(-source) < distance
 
 
+@trained
+@pytest.mark.parametrize("n_features", [2, 10, 50])
+def test_floor_free_monge_gap_of_an_optimal_map_is_below_0_by_less_than_epsilon(n_features, cost):
+    source = np.random.default_rng(0).normal(size=(512, n_features)).astype(np.float32)
+    mapped = source + 1.0  # a translation, which is optimal for either cost
+    epsilon = 0.02 * float(_losses.cost_matrix(source, mapped, cost).mean())  # as `tl.fit_transport` sets it
+    assert -epsilon < floor_free_monge_gap(source, mapped, cost=cost, epsilon=epsilon) < 0
+
+
 def test_transport_cost_of_weighted_cells(clouds):
     cost = partial(_losses.transport_cost, cost=EUCLIDEAN, epsilon=jnp.float32(1.0))
     _, mapped, _, target = clouds

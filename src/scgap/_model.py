@@ -173,6 +173,10 @@ def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap"
     mod
         Modality of a MuData, or several.
 
+    Returns
+    -------
+    ``None``: the file is written, over an earlier one of its name.
+
     Raises
     ------
     KeyError

@@ -1,4 +1,5 @@
 import importlib
+import json
 import subprocess
 import sys
 from itertools import combinations
@@ -503,11 +504,12 @@ def test_history_draws_the_table(adata):
     axes = scgap.pl.history(adata, show=False)
     best = table["iteration"][table["valid"].astype(float).idxmin()]
     for axis, column in zip(axes, ("fitting_loss", "monge_gap", "valid"), strict=True):
-        curve, line = axis.lines
+        curve, line, zero = axis.lines
         np.testing.assert_array_equal(curve.get_xdata(), table["iteration"])
         np.testing.assert_array_equal(curve.get_ydata(), table[column])
         assert set(line.get_xdata()) == {best}
         assert line.get_linestyle() == "--"
+        assert set(zero.get_ydata()) == {0}
         assert axis.get_xlabel() == "iteration"
     assert "Sinkhorn divergence" in axes[0].get_title()
     assert "Monge gap" in axes[1].get_title()
@@ -516,7 +518,16 @@ def test_history_draws_the_table(adata):
 
 def test_history_of_no_iterations(screen, settings):
     scgap.tl.fit_transport(screen, **{**settings, "n_iters": 0})
-    assert all(len(axis.lines) == 1 for axis in scgap.pl.history(screen, show=False))
+    for axis in scgap.pl.history(screen, show=False):
+        assert [list(line.get_ydata()) for line in axis.lines] == [[], [0, 0]]
+
+
+def test_history_shows_where_the_gap_of_an_optimal_map_lies(adata):
+    _, axis, _ = scgap.pl.history(adata, show=False)
+    band = axis.patches[0].get_extents().transformed(axis.transData.inverted())
+    blur = json.loads(adata.uns["scgap"]["params"])["resolved"]["gap_epsilon"]
+    np.testing.assert_allclose([band.y0, band.y1], [-blur, 0], atol=1e-6)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["an optimal map"]
 
 
 @pytest.mark.parametrize(

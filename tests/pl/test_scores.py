@@ -7,6 +7,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 import scgap
+from scgap._comparison import METRICS as METRICS_OF_SCGAP
+from scgap.pl._scores import MAIN
 from scgap.pl._style import PALETTE
 
 METRICS = ["energy_distance", "std_error"]
@@ -107,6 +109,35 @@ def test_chosen_methods_and_metrics_keep_their_numbers(table):
     assert list(drawn(scgap.pl.scores(table, methods="ceiling", show=False)[0])["ceiling"].get_xdata()) == [1.0, 1.0]
 
 
+def with_metrics(table, names):
+    """The table with one metric, under several names."""
+    return pd.concat([table[table["metric"] == "std_error"].assign(metric=name) for name in names])
+
+
+def metrics_of(axes):
+    return [tick.get_text().replace(" ", "_") for tick in axes[0].get_yticklabels()]
+
+
+def test_of_many_metrics_the_main_ones_are_shown_and_fit_beside_a_text(table):
+    many = with_metrics(table, METRICS_OF_SCGAP)
+    figure = scgap.pl.scores(many, return_fig=True)
+    assert metrics_of(figure.axes) == [name for name in METRICS_OF_SCGAP if name in MAIN]
+    assert figure.get_size_inches()[1] <= 5
+    assert metrics_of(scgap.pl.scores(many, metrics="all", show=False)) == list(METRICS_OF_SCGAP)
+    few = [name for name in METRICS_OF_SCGAP if name not in MAIN][:10]
+    assert metrics_of(scgap.pl.scores(with_metrics(table, few), show=False)) == few
+    own = [f"metric_{i}" for i in range(12)]
+    assert metrics_of(scgap.pl.scores(with_metrics(table, own), show=False)) == own
+    assert set(MAIN) <= set(METRICS_OF_SCGAP)
+
+
+def test_metrics_without_any_value_take_no_room(table):
+    table.loc[table["metric"] == "std_error", "value"] = np.nan
+    assert metrics_of(scgap.pl.scores(table, show=False)) == ["energy_distance"]
+    assert metrics_of(scgap.pl.scores(table, metrics="all", show=False)) == METRICS
+    assert metrics_of(scgap.pl.scores(table, metrics="std_error", show=False)) == ["std_error"]
+
+
 def test_scores_far_off_are_written_and_the_axis_ends_before(table):
     far = table["method"].eq("identity") & table["metric"].eq("std_error") & table["support"].eq("seen")
     table.loc[far, "value"] += 50.0
@@ -139,6 +170,8 @@ def test_open_intervals_reach_beyond_the_axis(table):
     ends, _ = intervals(axis, 0)
     assert (ends[:, 0] < axis.get_xlim()[0]).all()
     assert (ends[:, 1] > axis.get_xlim()[1]).all()
+    assert (axis.collections[0].get_colors()[:, 3] < 0.5).all()
+    assert (scgap.pl.scores(table, show=False)[0].collections[0].get_colors()[:, 3] == 1).all()
 
 
 def test_metrics_without_a_score_say_so(table):

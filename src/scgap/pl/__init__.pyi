@@ -3,5 +3,6 @@ from ._dose_response import dose_response
 from ._history import history
 from ._moments import moments
 from ._scores import scores
+from ._transport import transport
 
-__all__ = ["conditions", "dose_response", "history", "moments", "scores"]
+__all__ = ["conditions", "dose_response", "history", "moments", "scores", "transport"]

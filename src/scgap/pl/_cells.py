@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from anndata import AnnData
 
-from scgap._adata import Data, get_layers, get_matrix, get_modality, get_obs, take_features, to_dense
+from scgap._adata import Data, Matrix, get_layers, get_matrix, get_modality, get_obs, take_features, to_dense
 from scgap._conditions import Condition, condition_label, parse_condition, read_conditions
 from scgap._meanings import check_unambiguous, contexts
 from scgap._messages import MAX_LISTED, listed, not_found
@@ -27,6 +28,28 @@ class Cells(NamedTuple):
     """What the observed cells are; None of a mixture."""
 
 
+class Group(NamedTuple):
+    """Which cells (n_obs,) of one group are compared."""
+
+    moved: np.ndarray
+    """Those that were predicted."""
+    observed: np.ndarray
+    condition: Condition | None
+    """What the observed cells are; None of a mixture."""
+
+
+class Found(NamedTuple):
+    """What a question to a prediction is about."""
+
+    conditions: list[Condition]
+    """All that was measured, and which of these each cell (n_obs,) is."""
+    of_cell: np.ndarray
+    split: np.ndarray
+    """(n_obs,) train, valid or test; all test where the object has no such column."""
+    groups: list[Group]
+    title: str
+
+
 def read_cells(
     data: Data,
     mod: str | None,
@@ -36,25 +59,56 @@ def read_cells(
     condition: Query | None,
 ) -> tuple[Observations, list[Cells], str]:
     """All that was measured, the cells of each group that has some of the condition, and a title."""
+    if model.representation.kind == "obsm":
+        raise ValueError(
+            f"The map was fitted in {model.representation.use_rep!r}, which has no decoder: its predictions, in adata."
+            "obsm, have no features whose moments could be drawn. Fit X, a layer or 'X_pca'."
+        )
+    found = find_groups(data, mod, model, key, layer, condition)
+    features, prediction = read_matrices(model, get_modality(data, mod), layer)
+    observations = Observations(
+        found.conditions, found.of_cell, found.split, features, bool(np.all(model.representation.nonnegative))
+    )
+    groups = [
+        Cells(
+            to_dense(prediction[group.moved]),
+            to_dense(features[group.moved]),
+            to_dense(features[group.observed]),
+            group.condition,
+        )
+        for group in found.groups
+    ]
+    return observations, groups, found.title
+
+
+def read_matrices(model: TransportModel, adata: AnnData, layer: str) -> tuple[Matrix, Matrix]:
+    """What the map was fitted on (n_obs, n), and what it made of it, features in the order of the fit."""
+    order = feature_order(model.representation, adata, model.var_names)
+    measured = read_matrix(model.representation, adata)
+    is_layer = model.representation.kind != "obsm"
+    predicted = get_matrix(adata, layer) if is_layer else np.asarray(adata.obsm[f"X_{layer}"], np.float32)
+    return take_features(measured, order), take_features(predicted, order)
+
+
+def find_groups(
+    data: Data,
+    mod: str | None,
+    model: TransportModel,
+    key: str,
+    layer: str,
+    condition: Query | None,
+    *,
+    measured: bool = True,
+) -> Found:
+    """The cells of each group that were predicted and, of the condition, observed; ``measured``: it has to be."""
     adata, design = get_modality(data, mod), model.design
     query, full = _asked(data, mod, model, key, layer, condition)
     split_col = model.params["split_col"]
     has_split = split_col in {*adata.obs, *data.obs}  # another object need not have it
     obs = get_obs(data, mod, [*design.columns, split_col if has_split else None])
-    tested = (obs[split_col] == "test").to_numpy() if has_split else np.ones(adata.n_obs, bool)
+    split = obs[split_col].astype(str).to_numpy() if has_split else np.full(adata.n_obs, "test")
     conditions, of_cell, _ = read_conditions(design, obs, need_controls=False)
-    order = feature_order(model.representation, adata, model.var_names)
-    features = take_features(read_matrix(model.representation, adata), order)
-    prediction = take_features(get_matrix(adata, layer), order)
     transported = np.asarray(adata.obs[f"{layer}_transported"], bool)
-
-    observations = Observations(
-        conditions,
-        of_cell,
-        obs[split_col].astype(str).to_numpy() if has_split else np.full(adata.n_obs, "test"),
-        features,
-        bool(np.all(model.representation.nonnegative)),
-    )
     groups, labels = [], set()
     named = [column for column in design.group_cols if query.get(column) is not None]
     for group in sorted({c.group for c in conditions}):
@@ -62,16 +116,13 @@ def read_cells(
         if any(str(query[column]) != values[column] for column in named):
             continue
         asked = {parse_condition(design, {**one, **values}): None for one in full}  # a set in order
-        in_group = np.isin(of_cell, [i for i, c in enumerate(conditions) if c.group == group])
+        moved = transported & np.isin(of_cell, [i for i, c in enumerate(conditions) if c.group == group])
         wanted = np.isin(of_cell, [i for i, c in enumerate(conditions) if c in asked])
         # Test cells of a mixture alone need not be in its shares: a condition may be held out whole.
-        observed = wanted & tested if (wanted & tested).any() and len(asked) == 1 else wanted
-        moved = transported & in_group
-        moved = moved & tested if (moved & tested).any() else moved
-        if observed.sum() > 1 and moved.sum() > 1:
-            one = next(iter(asked)) if len(asked) == 1 else None
-            before, after = to_dense(features[moved]), to_dense(prediction[moved])
-            groups.append(Cells(after, before, to_dense(features[observed]), one))
+        observed = _held_out(wanted, split) if len(asked) == 1 else wanted
+        moved = _held_out(moved, split)
+        if (observed.sum() > 1 or not measured) and moved.sum() > 1:
+            groups.append(Group(moved, observed, next(iter(asked)) if len(asked) == 1 else None))
             units = design.dose_unit, design.time_unit
             labels |= {
                 condition_label(c._replace(group=tuple(values[column] for column in named)), *units) for c in asked
@@ -83,7 +134,13 @@ def read_cells(
         )
     names = sorted(labels)
     title = ", ".join(names[:MAX_LISTED]) + (f", … ({len(names)} in all)" if len(names) > MAX_LISTED else "")
-    return observations, groups, title
+    return Found(conditions, of_cell, split, groups, title)
+
+
+def _held_out(cells: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """Those of the cells (n_obs,) that are test cells, or all where none is."""
+    tested = cells & (split == "test")
+    return tested if tested.any() else cells
 
 
 def _asked(
@@ -91,18 +148,15 @@ def _asked(
 ) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
     """The query to compare with, by default that of the prediction in the layer, and all that it can mean."""
     adata = get_modality(data, mod)
-    if model.representation.kind == "obsm":
-        raise ValueError(
-            f"The map was fitted in {model.representation.use_rep!r}, which has no decoder: its predictions, in adata."
-            "obsm, have no features whose moments could be drawn. Fit X, a layer or 'X_pca'."
-        )
-    if layer not in adata.layers:
-        found = get_layers(adata)
-        raise KeyError(not_found(layer, "adata.layers", found) + " Predict first: scgap.tl.predict(adata, condition).")
+    is_layer = model.representation.kind != "obsm"
+    name, found = (layer, get_layers(adata)) if is_layer else (f"X_{layer}", list(adata.obsm))
+    where = f"adata.{'layers' if is_layer else 'obsm'}"
+    if name not in found:
+        raise KeyError(not_found(name, where, found) + " Predict first: scgap.tl.predict(adata, condition).")
     predictions = adata.uns[key].get("predictions", {})
     if layer not in predictions:
         raise KeyError(
-            f"adata.layers[{layer!r}] is not a prediction of the map in adata.uns[{key!r}], fitted anew or elsewhere. "
+            f"{where}[{name!r}] is not a prediction of the map in adata.uns[{key!r}], fitted anew or elsewhere. "
             "Predict again: scgap.tl.predict(adata, condition)."
         )
     predicted = read_query(model, json.loads(predictions[layer]))

@@ -4,17 +4,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scgap._adata import Data, Modality
 from scgap._conditions import parse_condition, records
+from scgap._joint import modalities
 from scgap._meanings import trained_conditions
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
 from scgap._support import TIERS, support_tiers
 from scgap.pl._labels import write_labels
-from scgap.pl._style import BASELINE, MARKERS, PALETTE, finish, get_axes, ink, text_colour
+from scgap.pl._plane import principal_axes
+from scgap.pl._style import BASELINE, MARKERS, PALETTE, class_colours, finish, get_axes, ink, text_colour
 
 MAX_LABELLED = 30  # conditions whose labels still find room
 
@@ -42,6 +45,7 @@ def conditions(
     color
         ``"support"`` (the tier of `scgap.tl.resolve`), a column of ``uns[key]["conditions"]`` (a perturbation,
         a dose on a log scale, a group, ``"split"``), or a mapping from perturbations to classes, such as pathways.
+        A column of ``obs`` has the colours that scanpy stored for it, ``uns["<column>_colors"]``.
     labels
         Whether to write the conditions' labels, as many as find room without covering another or a point; default
         where there are at most 30.
@@ -80,14 +84,15 @@ def conditions(
     shown = np.isfinite(model.embedding).all(axis=1)
     values, title = _values(model, color)
     values, names = values[shown], model.conditions["condition_label"][shown]
-    points, shares = _principal_components(model.embedding[shown])
+    points, shares = _principal_components(model.embedding[shown].astype(np.float64))
     (axis,) = get_axes(ax, 1, width=5.6, height=3.8)
     if pd.api.types.is_numeric_dtype(values):
         x, y = points.T
         drawn = axis.scatter(x, y, c=values, cmap="viridis", norm="log" if (values > 0).all() else None, s=28)
         axis.figure.colorbar(drawn, ax=axis, label=title)
     else:
-        _draw_classes(axis, points, values.astype(str), title)
+        colours_of = color if isinstance(color, str) else None
+        _draw_classes(axis, points, values.astype(str), title, modalities(data, mod)[0], colours_of)
     grey = text_colour(axis, BASELINE)
     axis.plot(0, 0, "+", color=grey, ms=9)
     axis.set(**{f"{which}label": f"embedding PC{i + 1} ({shares[i]:.0%})" for i, which in enumerate("xy")})
@@ -114,17 +119,16 @@ def _values(model: TransportModel, color: str | Mapping[str, str]) -> tuple[pd.S
 
 def _principal_components(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates (n, 2) in which control, the embedding 0, is at the origin, and the shares of variance (2,)."""
-    _, spread, directions = np.linalg.svd(embedding - embedding.mean(0), full_matrices=False)
-    directions = np.pad(directions[:2], ((0, max(0, 2 - len(directions))), (0, 0)))
-    total = max(float((spread**2).sum()), np.finfo(float).tiny)
-    shares = np.pad(spread**2 / total, (0, 2))[:2]
-    return embedding @ directions.T, shares
+    directions, shares = principal_axes(embedding - embedding.mean(0))
+    return embedding @ directions, shares
 
 
-def _draw_classes(axis: Axes, points: np.ndarray, values: pd.Series, title: str) -> None:
+def _draw_classes(
+    axis: Axes, points: np.ndarray, values: pd.Series, title: str, adata: AnnData, column: str | None
+) -> None:
     ordered: Sequence[str] = [tier for tier in TIERS if (values == tier).any()] or sorted(values.unique())
-    for i, value in enumerate(ordered):
+    for i, (value, colour) in enumerate(zip(ordered, class_colours(axis, ordered, adata, column), strict=True)):
         x, y = points[(values == value).to_numpy()].T
-        colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i // len(PALETTE) % len(MARKERS)]
+        marker = MARKERS[i // len(PALETTE) % len(MARKERS)]
         axis.scatter(x, y, color=colour, marker=marker, s=28, label=value)
     axis.legend(title=title, fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -1,19 +1,21 @@
 """Predicted dose-response curves beside what was measured."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 
 from scgap._adata import Data, Modality, get_matrix, get_modality, get_obs, take_features, to_dense
-from scgap._conditions import read_conditions
-from scgap._joint import one_object
+from scgap._conditions import Design, read_conditions
+from scgap._joint import modalities, one_object
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
-from scgap.pl._style import BASELINE, PALETTE, finish, get_axes
+from scgap.pl._style import BASELINE, PALETTE, class_colours, finish, get_axes, shade
 
 STYLES = (("-", "o"), ("--", "s"), ("-.", "D"))  # of lines and points, once all colours are used
 LEGEND, MOST_LINES = 1.2, 14  # inches of the figure, and how many lines are named in a column of these
@@ -69,7 +71,9 @@ def dose_response(
 
     Notes
     -----
-    Bars are standard errors of the measured means. Dotted lines are the levels of the groups' controls.
+    Bars are standard errors of the measured means. Dotted lines are the levels of the groups' controls. Lines that
+    differ in the perturbation alone, or in the group alone, have the colours that scanpy stored for that column,
+    ``uns["<column>_colors"]``.
 
     Examples
     --------
@@ -81,6 +85,7 @@ def dose_response(
     >>> curve = scgap.tl.screen(adata, doses, n_cells=50, progress=False)
     >>> axes = scgap.pl.dose_response(adata, curve, features="feature_0", show=False)
     """
+    coloured = modalities(data, mod)[0]
     data, mod = one_object(data, mod)
     model = get_model(data, mod, key)
     adata, design = get_modality(data, mod), model.design
@@ -103,15 +108,16 @@ def dose_response(
     lines = curves[curves["perturbation"] != ""].groupby("label")
     n_columns = -(-(lines.ngroups + 1) // MOST_LINES)
     axes = get_axes(ax, len(features), width=3.4 + n_columns * LEGEND / len(features), height=2.8)
+    of_lines, column = _names(design, lines)
     for i, (axis, feature) in enumerate(zip(axes, features, strict=True)):
+        colours = class_colours(axis, of_lines, coloured, column)
         for j, (label, line) in enumerate(lines):
             points = measured[measured["label"] == label]
-            colour, style = PALETTE[j % len(PALETTE)], STYLES[j // len(PALETTE) % len(STYLES)]
-            _draw_line(axis, colour, style, line, points, i)
+            _draw_line(axis, colours[j], STYLES[j // len(PALETTE) % len(STYLES)], line, points, i)
         drawn = {line["group"].iloc[0] for _, line in lines}
         controls = measured[(measured["perturbation"] == "") & measured["group"].isin(drawn)]
         for j, level in enumerate(controls[f"mean_{i}"]):
-            axis.axhline(level, color=BASELINE, ls=":", lw=1, label="_" if j else "control")
+            axis.axhline(level, color=shade(axis, BASELINE), ls=":", lw=1, label="_" if j else "control")
         unit = f" ({design.dose_unit})" if design.dose_unit else ""
         axis.set(xscale="log", xlabel=f"dose{unit}", title=feature)
         axis.title.set_fontsize("medium")
@@ -122,7 +128,7 @@ def dose_response(
 
 def _draw_line(
     axis: Axes,
-    colour: str,
+    colour: ColorType,
     style: tuple[str, str],
     line: pd.DataFrame,
     points: pd.DataFrame,
@@ -132,6 +138,15 @@ def _draw_line(
     dashes, marker = style
     axis.plot(line["dose"], line[f"mean_{i}"], color=colour, ls=dashes, lw=1.5, label=line["label"].iloc[0])
     axis.errorbar(points["dose"], points[f"mean_{i}"], points[f"error_{i}"], color=colour, fmt=marker, ms=4, lw=1)
+
+
+def _names(design: Design, lines: Any) -> tuple[list[str], str | None]:
+    """What each line is, and the column of obs that tells it from the others; None where it takes several."""
+    firsts = lines[["perturbation", "group"]].first()
+    for name, columns in (("perturbation", design.target_cols), ("group", design.group_cols)):
+        if firsts[name].is_unique and len(columns) == 1:
+            return firsts[name].tolist(), columns[0]
+    return firsts.index.tolist(), None
 
 
 def _values(model: TransportModel, adata: AnnData, features: Sequence[str]) -> np.ndarray:

@@ -7,20 +7,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-from scgap.pl._style import BASELINE, CEILING, MODEL, ink, text_colour
+from scgap.pl._labels import write_labels
+from scgap.pl._style import BASELINE, CEILING, MANY, MODEL, ink, shade, text_colour
 
 N_NAMED = 3  # features furthest off that are named in a panel
 N_TRIED = 30  # of which as many may find no place
 MAX_NAME = 20  # letters of a line; longer names take two, and what is longer still is cut
 MIN_GAIN = 0.05  # of a replicate's error: with less between it and the baseline, a score divides noise by noise
-MANY = 500  # points, above which they are small, and pixels in a vector file
 BAND_ALPHA = 0.18
 BREAKS = " _:"
-# Where a name may stand beside its point: offset in points, then alignment.
-SIDES = ((5, 0, "left", "center"), (-5, 0, "right", "center"), (0, 5, "center", "bottom"), (0, -5, "center", "top"))
 CORNERS: tuple[Literal["upper left"], Literal["lower right"]] = ("upper left", "lower right")  # away from the diagonal
 
 
@@ -54,8 +51,10 @@ def draw_panel(axis: Axes, moment: str, points: Points) -> None:
     look: dict[str, Any] = {"s": 5 if many else 15, "lw": 0, "rasterized": many}
     axis.fill_between(limits, limits - band, limits + band, color=CEILING, alpha=BAND_ALPHA, lw=0, zorder=0)
     axis.plot(limits, limits, color=ink(axis), lw=0.8, zorder=1)
-    axis.scatter(points.observed, points.baseline, color=BASELINE, alpha=0.6, zorder=2, **look)
-    axis.scatter(points.observed, points.predicted, color=MODEL, alpha=0.5 if many else 0.85, zorder=3, **look)
+    axis.scatter(points.observed, points.baseline, color=shade(axis, BASELINE), alpha=0.6, zorder=2, **look)
+    axis.scatter(
+        points.observed, points.predicted, color=shade(axis, MODEL), alpha=0.5 if many else 0.85, zorder=3, **look
+    )
     axis.set(xlim=limits, ylim=limits, xlabel=_label(moment, points), title=moment)
     axis.set_box_aspect(1)
 
@@ -72,7 +71,7 @@ def write_panel(axis: Axes, points: Points) -> None:
     ]
     hidden = np.concatenate(pixels)
     legend = _write_errors(axis, points, hidden)
-    _name_furthest(axis, points, hidden, legend)
+    _name_furthest(axis, points, legend)
 
 
 def error_texts(errors: Errors, baseline_name: str) -> tuple[str, list[str]]:
@@ -107,7 +106,8 @@ def _write_errors(axis: Axes, points: Points, hidden: np.ndarray) -> Bbox:
     """Explain the colours by the errors, above or below the diagonal, where fewer points (n, 2) are hidden."""
     heading, lines = error_texts(points.errors, points.baseline_name)
     dot: dict[str, Any] = {"marker": "o", "ls": "", "markersize": 4, "markeredgewidth": 0}
-    handles = [Line2D([], [], color=MODEL, **dot), Line2D([], [], color=BASELINE, **dot), Patch(color=CEILING, lw=0)]
+    dots = [Line2D([], [], color=shade(axis, colour), **dot) for colour in (MODEL, BASELINE)]
+    handles = [*dots, Patch(color=CEILING, lw=0)]
     legend = axis.legend(
         handles[: len(lines)],
         lines,
@@ -135,44 +135,21 @@ def _write_errors(axis: Axes, points: Points, hidden: np.ndarray) -> Bbox:
     return boxes[best]
 
 
-def _name_furthest(axis: Axes, points: Points, hidden: np.ndarray, legend: Bbox) -> None:
-    """Name the features furthest off, leaving out names that have no place of their own."""
+def _name_furthest(axis: Axes, points: Points, legend: Bbox) -> None:
+    """Name the features furthest off, if there are any."""
     error = np.abs(points.predicted - points.observed)
-    taken = [legend]
-    for i in np.argsort(-error, kind="stable")[:N_TRIED]:
-        if len(taken) > N_NAMED or not error[i] > 2 * points.errors.replicate:  # NaN: nobody knows what is far off
-            return
-        box = _write_name(axis, points.names[i], (points.observed[i], points.predicted[i]), hidden, taken)
-        if box is not None:
-            taken.append(box)
-
-
-def _write_name(
-    axis: Axes, name: str, point: tuple[float, float], hidden: np.ndarray, taken: list[Bbox]
-) -> Bbox | None:
-    """Write a name on that side of its point where it hides the fewest others; None where it has no place."""
-    text = axis.annotate(
-        "\n".join(_in_lines(line) for line in name.split("\n")),
-        point,
-        xytext=(0, 0),
-        textcoords="offset points",
-        fontsize="x-small",
-        color=ink(axis),
-        zorder=4,
-        path_effects=[withStroke(linewidth=2, foreground=axis.get_facecolor())],
+    order = np.argsort(-error, kind="stable")[:N_TRIED]
+    write_labels(
+        axis,
+        np.column_stack([points.observed, points.predicted]),
+        ["\n".join(_in_lines(line) for line in name.split("\n")) for name in points.names],
+        [ink(axis)] * len(error),
+        order=order[error[order] > 2 * points.errors.replicate],  # NaN: nobody knows what is far off
+        most=N_NAMED,
+        others=np.column_stack([points.observed, points.baseline]),
+        taken=[legend],
+        may_cover=True,
     )
-    found: list[tuple[int, int, Bbox, tuple[Any, ...]]] = []
-    for across, up, ha, va in SIDES:
-        text.set(position=(across, up), ha=ha, va=va)
-        box = text.get_window_extent().padded(1.0)
-        if _is_within(box, axis.bbox) and not any(box.overlaps(other) for other in taken):
-            found.append((_count_inside(hidden, box), len(found), box, (across, up, ha, va)))
-    if not found:
-        text.remove()
-        return None
-    _, _, box, (across, up, ha, va) = min(found)
-    text.set(position=(across, up), ha=ha, va=va)
-    return box
 
 
 def _in_lines(name: str) -> str:
@@ -188,10 +165,6 @@ def _in_lines(name: str) -> str:
 
 def _cut(line: str) -> str:
     return line if len(line) <= MAX_NAME else f"{line[: MAX_NAME - 1]}…"
-
-
-def _is_within(box: Bbox, outer: Bbox) -> bool:
-    return bool(np.all(box.min >= outer.min) and np.all(box.max <= outer.max))
 
 
 def _count_inside(pixels: np.ndarray, box: Bbox) -> int:

@@ -5,19 +5,33 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MultipleLocator
+from matplotlib.typing import ColorType
 
 from scgap._adata import Data, Modality
 from scgap._messages import listed, not_found
 from scgap._model import get_model, get_uns
 from scgap._summary import CEILING, SIMPLE, summarize
 from scgap._support import TIERS
-from scgap.pl._style import BASELINE, MARKERS, PALETTE, finish, get_axes, ink, text_colour
+from scgap.pl._style import BASELINE, MARKERS, PALETTE, finish, get_axes, halo, ink, shade, text_colour
 
 BY = ("split", "support")  # a panel for each
 FURTHEST = (-3.0, 2.0)  # scores that the axis reaches at most; beyond, they are written
+PALE = 0.3  # opacity of intervals without an end
+# What a table of many metrics shows of them: distributions, then moments from the first to joint ones, then effects.
+MAIN = (
+    "energy_distance",
+    "mean_error",
+    "std_error",
+    "skewness_error",
+    "correlation_error",
+    "pearson_delta",
+    "centroid_accuracy",
+)
+MOST_ROWS = 10  # metrics that are all shown
+ROW = 0.07  # inches of a method, in which its point keeps clear of the next
 HIDDEN = 1e6  # far outside of every axis: where the lines of infinite intervals end
 
 
@@ -46,7 +60,8 @@ def scores(
     methods
         Methods to show, in this order; default all that have values, but the ceiling, the simple baselines last.
     metrics
-        Metrics to show, from top to bottom; default all.
+        Metrics to show, from top to bottom, or ``"all"``. Default: those that have values; of more than ten the seven
+        that say most of them, from distributions and moments to the size and direction of effects.
     mod
         Modality of a MuData, or several, as in `scgap.tl.fit_transport`.
     ax
@@ -70,8 +85,9 @@ def scores(
     Notes
     -----
     Scores and intervals are those of `scgap.tl.summarize_scores`, whichever methods are shown. Scores beyond the axis
-    are not clipped: an arrow and the number stand for them. "no score" is written where the best simple baseline is as
-    good as a replicate, or a replicate has no value; "no values" where no condition has one.
+    are not clipped: an arrow and the number stand for them. Intervals without an end are pale: in too many of the draws
+    of conditions the best simple baseline is as good as a replicate. "no score" is written where it is so in the
+    average of all conditions, or a replicate has no value; "no values" where no condition has one.
 
     Examples
     --------
@@ -85,14 +101,14 @@ def scores(
     table = data if isinstance(data, pd.DataFrame) else _stored(data, mod, key)
     summary = summarize(table.assign(**{column: "" for column in BY if column not in table}), BY, 1_000, 0)
     found, known = (list(summary[column].unique()) for column in ("method", "metric"))
-    with_values = set(summary.loc[summary["n_conditions"] > 0, "method"]) or set(found)
-    default = [name for name in found if name in with_values and name != CEILING]
+    default = [name for name in _with_values(summary, "method", found) if name != CEILING]
     methods = _chosen(methods, sorted(default, key=SIMPLE.__contains__), found, "methods")
-    metrics = _chosen(metrics, known, known, "metrics")
+    shown_metrics = known if metrics == "all" else _main(_with_values(summary, "metric", known))
+    metrics = _chosen(None if metrics == "all" else metrics, shown_metrics, known, "metrics")
     shown = summary[summary["method"].isin(methods) & summary["metric"].isin(metrics)]
     panels, limits = _panels(shown), _limits(shown)
     # Names and legend take as much room beside one panel as beside many.
-    width, height = 2.3 + 2.8 / len(panels), 1.0 + len(metrics) * max(0.2, 0.09 * len(methods))
+    width, height = 2.3 + 2.8 / len(panels), 1.0 + len(metrics) * max(0.2, ROW * len(methods))
     axes = get_axes(ax, len(panels), width=width, height=height)
     for axis, (title, panel) in zip(axes, panels, strict=True):
         _draw(axis, panel, methods, metrics, limits)
@@ -109,6 +125,17 @@ def _stored(data: Data, mod: Modality, key: str) -> pd.DataFrame:
     if "scores" not in stored:
         raise KeyError(f"adata.uns[{key!r}] holds no scores of its map. Evaluate first: scgap.tl.evaluate(adata).")
     return stored["scores"]
+
+
+def _with_values(summary: pd.DataFrame, column: str, found: list[str]) -> list[str]:
+    """Those of the methods or metrics that any condition has a value of; all, where none has."""
+    valued = set(summary.loc[summary["n_conditions"] > 0, column])
+    return [name for name in found if name in valued] or found
+
+
+def _main(metrics: list[str]) -> list[str]:
+    """All of a few metrics; of many, the main ones."""
+    return metrics if len(metrics) <= MOST_ROWS else [name for name in MAIN if name in metrics] or metrics
 
 
 def _chosen(names: str | Sequence[str] | None, default: list[str], known: list[str], what: str) -> list[str]:
@@ -152,12 +179,14 @@ def _draw(axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str
     for i, (method, place) in enumerate(zip(methods, places, strict=True)):
         rows = panel[panel["method"] == method].set_index("metric").reindex(metrics)
         rows["y"] = np.arange(len(metrics)) + place
-        colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
+        colour, marker = shade(axis, PALETTE[i % len(PALETTE)]), MARKERS[i % len(MARKERS)]
         lines = rows.dropna(subset=["score_low", "score_high"])
+        is_open = np.isinf(lines[["score_low", "score_high"]]).any(axis=1)
         low, high = (lines[name].clip(-HIDDEN, HIDDEN) for name in ("score_low", "score_high"))
-        axis.hlines(lines["y"], low, high, color=colour, lw=1.2, zorder=2)
+        pale_or_not = [to_rgba(colour, PALE if pale else 1.0) for pale in is_open]
+        axis.hlines(lines["y"], low, high, colors=pale_or_not, lw=1.2, zorder=2)
         axis.plot(rows["score"], rows["y"], marker, color=colour, ms=4.5, mew=0, zorder=3, label=method)
-        _point_beyond(axis, rows, limits, colour)
+        _point_beyond(axis, rows, limits, colour, inset=12 + 24 * (i % 2))  # for they are closer than high
     beside = axis.get_yaxis_transform()
     for row, metric in enumerate(metrics):
         rows = panel[panel["metric"] == metric]
@@ -175,7 +204,7 @@ def _draw(axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str
     axis.xaxis.set_major_locator(MultipleLocator(1))
 
 
-def _point_beyond(axis: Axes, rows: pd.DataFrame, limits: tuple[float, float], colour: str) -> None:
+def _point_beyond(axis: Axes, rows: pd.DataFrame, limits: tuple[float, float], colour: ColorType, inset: int) -> None:
     """Write the scores that are beyond the axis at its end, with an arrow towards them."""
     for score, y in zip(rows["score"], rows["y"], strict=True):
         if not limits[0] <= score <= limits[1] and not np.isnan(score):
@@ -183,12 +212,12 @@ def _point_beyond(axis: Axes, rows: pd.DataFrame, limits: tuple[float, float], c
             axis.annotate(
                 f"{score:.3g}",
                 (limits[0] if low else limits[1], y),
-                xytext=(12 if low else -12, 0),
+                xytext=(inset if low else -inset, 0),
                 textcoords="offset points",
                 ha="left" if low else "right",
                 va="center_baseline",
                 fontsize=6,
                 color=ink(axis),
-                path_effects=[withStroke(linewidth=2, foreground=axis.get_facecolor())],
+                path_effects=halo(axis),
                 arrowprops={"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0},
             )

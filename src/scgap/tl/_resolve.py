@@ -33,7 +33,7 @@ def resolve(
     query
         A mapping from columns of the fit to values, of which any may be left out; a row of a table of conditions; or a
         text: a label, or parts between commas in any order, such as ``"drug_1 1 uM + drug_2 10 nM, line_1, 24 h"``.
-        Quantities with a unit are converted to that of the fit (`dose_unit` and `time_unit` of
+        Quantities with a unit are converted to that of the fit (``dose_unit`` and ``time_unit`` of
         `scgap.tl.fit_transport`). A set of perturbations is taken whole: ``"drug_1"`` is drug_1 alone.
     aliases
         Other names of perturbations and groups: from alias to name.
