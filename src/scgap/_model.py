@@ -37,6 +37,11 @@ class UnseenMaps(NamedTuple):
         """How much of the displacement to trust."""
         return self.scales.get(tier, self.scales[""])
 
+    def expected_error(self, tier: str) -> float:
+        """Mean energy distance at which left-out conditions of a tier were predicted; NaN if there were none."""
+        of_tier = self.validation["support"].astype(str) == tier
+        return float(self.validation.loc[of_tier, "error"].mean())
+
 
 FORMAT_VERSION = 1
 TABLE = ("condition_label", "split", "n_cells")  # columns of the table of conditions beside those of the design
@@ -63,6 +68,12 @@ class TransportModel(NamedTuple):
     def design(self) -> Design:
         """Which obs columns say what was done to a cell."""
         return design_from_dict(self.params["design"])
+
+    def expected_error(self, tier: str) -> float:
+        """Energy distance, in the fitted space, to expect for a condition of this tier; NaN where nothing tells."""
+        if tier == "seen":
+            return float(self.history["valid"].min())
+        return np.nan if self.unseen is None else self.unseen.expected_error(tier)
 
     @property
     def network(self) -> "ConditionalMap":

@@ -116,7 +116,7 @@ def _move(
     if is_seen:
         return Moved(move(weights=model.weights), disagreement)
     mean = np.mean(by_maps, axis=0)
-    return Moved((points + np.float32(scale) * (mean - points)).astype(points.dtype), scale * disagreement)
+    return Moved((points + np.float32(scale) * (mean - points)).astype(points.dtype), disagreement)
 
 
 def _spread(predictions: Iterator[np.ndarray]) -> np.ndarray:

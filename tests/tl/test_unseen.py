@@ -102,6 +102,7 @@ def test_error_rises_with_spread(validated):
         error = np.linalg.norm(screened[obs.index].X - truth, axis=1)
         rows.append((label, obs["support"].iloc[0], error.mean(), obs["spread"].mean()))
     table = pd.DataFrame(rows, columns=["label", "support", "error", "spread"])
+    print(table.to_string())
     assert table["error"].corr(table["spread"], "spearman") > 0.5
     by_tier = table.groupby("support", observed=True)[["error", "spread"]].mean()
     assert (by_tier.loc["unseen perturbation"] > 1.5 * by_tier.loc["seen"]).all()

@@ -79,9 +79,10 @@ def evaluate(
     those used, for ``value`` is the mean over two halves), ``baseline`` (the best baseline's value), ``reconstruction``
     (what the fitted representation keeps of the ceiling's cells in place of these: how much of an error is its own; the
     ceiling where features are fitted as they are, NaN in an embedding without decoder), ``ceiling``, ``score =
-    (baseline - value) / (baseline - ceiling)``, ``reason`` (why there is no value), and, after a condition-level
-    validation (``condition_folds`` of the fit), ``spread``, how far its maps disagree on a cell on average, in the
-    fitted space: errors rise with it. In scores 0 is the best simple baseline and 1 a replicate. They are not clipped;
+    (baseline - value) / (baseline - ceiling)``, ``reason`` (why there is no value). Rows of the map have
+    ``expected_error``, what `scgap.tl.screen` says of a condition without looking at its cells, and after a
+    condition-level validation (``condition_folds`` of the fit) ``spread``, how far its maps disagree on a cell on
+    average, both in the fitted space. In scores 0 is the best simple baseline and 1 a replicate. They are not clipped;
     they are NaN where the best of the baselines is, by chance or in fact, as good as a replicate and there is nothing
     to gain: `scgap.tl.summarize_scores` averages over conditions first. A replicate is as few cells as are compared:
     where these are few, it predicts a mean worse than many training cells do, and more cells have to be held out. Also
@@ -179,9 +180,11 @@ def evaluate(
     known = model.encoding.perturbations
     tiers = support_tiers(list(trained_conditions(model)), known, observations.conditions)
     result = with_support(table, observations, tiers)
+    of_map = result["method"] == key
+    result["expected_error"] = result["support"].astype(str).map(model.expected_error).where(of_map)
     if model.unseen is not None:
         of_label = {condition_label(observations.conditions[i]): spread for i, spread in spreads.items()}
-        result["spread"] = result["condition"].map(of_label).where(result["method"] == key)
+        result["spread"] = result["condition"].map(of_label).where(of_map)
     result = result[result["method"].isin([key, *others, "ceiling"])].reset_index(drop=True)
     # Written anew, for another object may share the dictionary.
     uns = get_uns(whole, mods)

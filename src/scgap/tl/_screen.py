@@ -70,10 +70,11 @@ def screen(
     Returns
     -------
     AnnData with one row for each source cell under each condition of its group. ``obs`` holds the columns of the fit,
-    ``condition_label``, ``source_cell`` (its name) and ``support`` (as in `scgap.tl.resolve`); after a condition-level
-    validation (``condition_folds`` of the fit) also ``spread``: how far, in the fitted space, the maps of the
-    validation disagree on the cell, which is where predictions err; ``X`` the prediction, float32; ``obsm["X_scgap"]``
-    the points of the embedding that ``X`` was decoded from.
+    ``condition_label``, ``source_cell`` (its name), ``support`` (as in `scgap.tl.resolve`) and ``expected_error``: the
+    energy distance, in the fitted space, at which held-out cells of seen conditions, or left-out conditions of the same
+    support, were predicted; NaN where there were none, see ``condition_folds`` of `scgap.tl.fit_transport`. After such
+    a validation also ``spread``, how far its maps disagree on the cell, in the fitted space. ``X`` is the prediction,
+    float32; ``obsm["X_scgap"]`` the points of the embedding that ``X`` was decoded from.
 
     Raises
     ------
@@ -222,6 +223,7 @@ def _describe(model: TransportModel, adata: AnnData, blocks: Blocks) -> pd.DataF
     support = support_tiers(list(trained_conditions(model)), model.encoding.perturbations, conditions)
     obs = table.apply(_categories).assign(support=pd.Categorical(support, TIERS, ordered=True))
     obs["support"] = obs["support"].cat.remove_unused_categories()  # each would stand in a plot's legend
+    obs["expected_error"] = [model.expected_error(tier) for tier in support]
     obs = obs.loc[obs.index.repeat([len(rows) for _, rows in blocks.values()])]
     obs["source_cell"] = pd.Categorical(adata.obs_names[rows])
     return obs.set_axis(pd.RangeIndex(len(obs)).astype(str))
