@@ -11,19 +11,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import anndata
-import numpy as np
-import pandas as pd
 import sachs
-import scanpy as sc
+import task_cells as cells
 import tiers
-from sklearn.decomposition import PCA
 
 import scgap
 
-N_COMPS, N_GENES = 20, 2_000
 PARTS = ("test", "valid")
 SCREEN = {"dose_col": "dose_value", "group_col": "cell_line", "sep": "+"}
-DOSES = [100.0, 1_000.0, 10_000.0]
 
 
 class Fold(NamedTuple):
@@ -80,12 +75,6 @@ def folds(task: str, *, part: str = "test") -> Iterator[Fold]:
         yield Fold(task, name, adata, made_of.columns, options)
 
 
-def is_control(adata: anndata.AnnData, columns: dict[str, Any]) -> np.ndarray:
-    """Boolean (n_obs,)."""
-    labels = adata.obs[columns.get("target_col", "perturbation")].astype(str)
-    return (labels == columns.get("reference_key", "control")).to_numpy()
-
-
 def _split(task: Task, adata: anndata.AnnData, name: str) -> anndata.AnnData:
     columns = {key: value for key, value in task.columns.items() if key != "time_col"}
     holdout = task.held_out[name]
@@ -95,153 +84,91 @@ def _split(task: Task, adata: anndata.AnnData, name: str) -> anndata.AnnData:
     scgap.pp.split(adata, **columns, holdout=holdout, fraction=task.controls or 0.0)
     if not task.seen:  # all cells of the other conditions train or validate
         whole = scgap.pp.split(adata, **columns, holdout=holdout, fraction=0.0, copy=True)
-        perturbed = ~is_control(adata, columns)
+        perturbed = ~cells.is_control(adata, columns)
         adata.obs.loc[perturbed, "split"] = whole.obs.loc[perturbed, "split"]
     return adata
 
 
 def _with_moved_controls(adata: anndata.AnnData, columns: dict[str, Any]) -> anndata.AnnData:
     """Controls once more, to be moved."""
-    moved = adata[is_control(adata, columns)].copy()
+    moved = adata[cells.is_control(adata, columns)].copy()
     moved.obs["split"] = "test"
     moved.obs_names += "_moved"
     return anndata.concat([adata, moved], merge="same", uns_merge="first")
 
 
-def standardised(adata: anndata.AnnData, columns: dict[str, Any]) -> anndata.AnnData:
-    """Features in units of the training controls' spread."""
-    control = adata.X[is_control(adata, columns) & (adata.obs["split"] == "train").to_numpy()]
-    adata.X = (adata.X - control.mean(0)) / control.std(0)
-    return adata
-
-
-def components(adata: anndata.AnnData, columns: dict[str, Any]) -> anndata.AnnData:
-    """Principal components of the training cells."""
-    seen = (adata.obs["split"] != "test").to_numpy()
-    points = PCA(N_COMPS, random_state=0).fit(adata.X[seen]).transform(adata.X)
-    return anndata.AnnData(points.astype(np.float32), adata.obs)
-
-
-def of_variable_genes(adata: anndata.AnnData, columns: dict[str, Any]) -> anndata.AnnData:
-    """Principal components of the genes that vary most among the training cells."""
-    genes = sc.pp.highly_variable_genes(adata[adata.obs["split"] != "test"], n_top_genes=N_GENES, inplace=False)
-    return components(adata[:, genes["highly_variable"].to_numpy()], columns)
-
-
-def of_counts(adata: anndata.AnnData, columns: dict[str, Any]) -> anndata.AnnData:
-    """Principal components of counts, normalised and in logarithms."""
-    scgap.pp.recipe_log1p(adata, n_top_genes=adata.n_vars, split_col="split")
-    return components(adata, columns)
-
-
-def as_they_are(adata: anndata.AnnData, columns: dict[str, Any]) -> anndata.AnnData:
-    return adata
-
-
-def sachs_cells() -> anndata.AnnData:
-    return sachs.read()[0]
-
-
-def kang() -> anndata.AnnData:
-    adata = tiers.read(KANG)
-    adata.obs["perturbation"] = adata.obs["condition"].astype(str)
-    return adata
-
-
-def papalexi() -> anndata.AnnData:
-    return tiers.read(PAPALEXI)
-
-
-def screen() -> anndata.AnnData:
-    """Forty drugs with descriptors and twenty pairs in two cell lines, seven of the drugs in two more."""
-    adata = scgap.datasets.simulate_screen(
-        80_000, n_features=20, n_drugs=40, doses=DOSES, n_groups=4, n_combinations=20, control_fraction=0.1, seed=0
-    )
-    everywhere = adata.obs["perturbation"].isin(["control", *(f"drug_{i}" for i in range(34, 41))])
-    return adata[everywhere | adata.obs["cell_line"].isin(["line_1", "line_2"])].copy()
-
-
-def of_screen(alone: tuple[int, ...], pairs: tuple[str, ...], line: str) -> pd.DataFrame:
-    """Held out: of six drugs that are in no pair the middle dose, the highest dose and all doses; pairs; a cell line.
-
-    Doses that a drug has in a pair or another line would count as seen.
-    """
-    drugs = [f"drug_{i}" for i in alone]
-    return pd.DataFrame(
-        [
-            *({"perturbation": drug, "dose_value": DOSES[1]} for drug in drugs[:2]),
-            *({"perturbation": drug, "dose_value": DOSES[2]} for drug in drugs[2:4]),
-            *({"perturbation": name} for name in (*drugs[4:], *pairs)),
-            {"cell_line": line},
-        ]
-    )
-
-
 INHIBITORS = ("Akt-inhibitor", "G06976", "LY294002", "U0126", "psitectorigenin")
 LIGANDS = ("BMP2", "EGF", "HGF", "IFNG", "OSM", "PBS", "TGFB")
 TYPES = ("B", "CD14+Mono", "CD4T", "CD8T", "Dendritic", "FCGR3A+Mono", "NK")
-SACHS, NORMAN, FOUR_I = "sachs2005.h5ad", "norman_k562_subset.h5ad", "four_i_palbociclib.h5ad"
-CYCIF, KANG, PAPALEXI = "cycif_mcf10a_46feat.h5ad", "kang_pbmc_ifnb.h5ad", "papalexi_thp1_10targets.h5ad"
 CELLS = {"cells": None}
 TASKS = {
     "sachs_ood": Task(
-        sachs_cells,
+        cells.sachs_cells,
         sachs.COLUMNS,
-        standardised,
+        cells.standardised,
         {name: {"agent": [name], "stimulation": ["CD3CD28+ICAM2"]} for name in INHIBITORS},
-        SACHS,
+        cells.SACHS,
     ),
     # With one dose gone there is one condition, and nothing is left without it.
     "four_i_dose": Task(
         lambda: tiers.palbociclib()[0],
         {"dose_col": "dose"},
-        standardised,
+        cells.standardised,
         {"10 nM": {"dose": [10.0]}, "100 nM": {"dose": [100.0]}},
-        FOUR_I,
+        cells.FOUR_I,
         validates=False,
     ),
     "norman_combo": Task(
         lambda: tiers.norman()[0],
         {"sep": "+"},
-        components,
+        cells.components,
         {name: {"perturbation": [name]} for name in tiers.DOUBLES},
-        NORMAN,
+        cells.NORMAN,
         controls=None,
     ),
     # With all its perturbed cells a type's controls are held out, too.
     "kang_celltype": Task(
-        kang, {"group_col": "cell_type"}, of_variable_genes, {name: {"cell_type": [name]} for name in TYPES}, KANG, 0.0
+        cells.kang,
+        {"group_col": "cell_type"},
+        cells.of_variable_genes,
+        {name: {"cell_type": [name]} for name in TYPES},
+        cells.KANG,
+        0.0,
     ),
-    "sachs_id": Task(sachs_cells, sachs.COLUMNS, standardised, CELLS, SACHS),
+    "sachs_id": Task(cells.sachs_cells, sachs.COLUMNS, cells.standardised, CELLS, cells.SACHS),
     "simulated": Task(
-        screen,
+        cells.screen,
         SCREEN,
-        as_they_are,
+        cells.as_they_are,
         {
-            "one": of_screen(
-                (1, 2, 3, 7, 12, 16),
-                ("drug_4+drug_13", "drug_5+drug_9", "drug_8+drug_15", "drug_13+drug_22"),
+            "one": cells.of_screen(
+                (2, 3, 4, 8, 9, 12),
+                ("drug_5+drug_6", "drug_6+drug_11", "drug_13+drug_35", "drug_15+drug_39"),
                 "line_3",
             ),
-            "other": of_screen(
-                (18, 24, 25, 28, 29, 30),
-                ("drug_5+drug_8", "drug_6+drug_10", "drug_11+drug_19", "drug_14+drug_36"),
+            "other": cells.of_screen(
+                (14, 16, 17, 19, 20, 23),
+                ("drug_5+drug_33", "drug_18+drug_33", "drug_22+drug_36", "drug_31+drug_36"),
                 "line_4",
             ),
         },
         seen=True,
         encoding="drug_descriptors",
     ),
-    "norman_id": Task(lambda: tiers.norman()[0], {"sep": "+"}, components, CELLS, NORMAN),
+    "norman_id": Task(lambda: tiers.norman()[0], {"sep": "+"}, cells.components, CELLS, cells.NORMAN),
     "cycif_time": Task(
         lambda: tiers.cycif()[0],
         {"time_col": "time"},
-        standardised,
+        cells.standardised,
         {f"{name}, 8 h": {"perturbation": [name], "time": [8]} for name in LIGANDS},
-        CYCIF,
+        cells.CYCIF,
         controls=None,
     ),
     "papalexi_id": Task(
-        papalexi, {"target_col": "target", "reference_key": "non-targeting"}, of_counts, CELLS, PAPALEXI
+        cells.papalexi,
+        {"target_col": "target", "reference_key": "non-targeting"},
+        cells.of_counts,
+        CELLS,
+        cells.PAPALEXI,
     ),
 }
