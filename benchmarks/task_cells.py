@@ -50,8 +50,13 @@ def of_counts(adata: anndata.AnnData, columns: dict[str, Any]) -> anndata.AnnDat
     return components(adata, columns)
 
 
-def as_they_are(adata: anndata.AnnData, columns: dict[str, Any]) -> anndata.AnnData:
-    return adata
+def of_screen_judged(adata: anndata.AnnData, columns: dict[str, Any]) -> anndata.AnnData:
+    """Seen conditions, which are hundreds, are judged in one line at one dose alone."""
+    seen = adata.obs["split"] != "test"
+    keys = ["perturbation", "dose_value", "cell_line"]
+    is_seen = pd.MultiIndex.from_frame(adata.obs[keys]).isin(pd.MultiIndex.from_frame(adata.obs.loc[seen, keys]))
+    judged = (adata.obs["cell_line"] == "line_1") & (adata.obs["dose_value"] == DOSES[1])
+    return adata[seen | ~is_seen | judged | is_control(adata, columns)].copy()
 
 
 def sachs_cells() -> anndata.AnnData:
@@ -71,7 +76,7 @@ def papalexi() -> anndata.AnnData:
 def screen() -> anndata.AnnData:
     """Forty drugs with descriptors and twenty pairs in two cell lines, seven of the drugs in two more."""
     adata = scgap.datasets.simulate_screen(
-        80_000, n_features=20, n_drugs=40, doses=DOSES, n_groups=4, n_combinations=20, control_fraction=0.1, seed=0
+        75_000, n_features=20, n_drugs=40, doses=DOSES, n_groups=4, n_combinations=20, control_fraction=0.03, seed=0
     )
     everywhere = adata.obs["perturbation"].isin(["control", *(f"drug_{i}" for i in range(34, 41))])
     return adata[everywhere | adata.obs["cell_line"].isin(["line_1", "line_2"])].copy()

@@ -33,6 +33,8 @@ class Fold(NamedTuple):
     """Arguments of `scgap.tl.fit_transport` that say what was done to a cell."""
     options: dict[str, Any]
     """Its other arguments that belong to the task: descriptors."""
+    is_repeat: bool
+    """Whether the task has folds before this."""
 
 
 class Task(NamedTuple):
@@ -72,7 +74,7 @@ def folds(task: str, *, part: str = "test") -> Iterator[Fold]:
         if made_of.controls is None:
             adata = _with_moved_controls(adata, made_of.columns)
         options = {"encoding": adata.uns[made_of.encoding]} if made_of.encoding else {}
-        yield Fold(task, name, adata, made_of.columns, options)
+        yield Fold(task, name, adata, made_of.columns, options, name != names[0])
 
 
 def _split(task: Task, adata: anndata.AnnData, name: str) -> anndata.AnnData:
@@ -139,7 +141,7 @@ TASKS = {
     "simulated": Task(
         cells.screen,
         SCREEN,
-        cells.as_they_are,
+        cells.of_screen_judged,
         {
             "one": cells.of_screen(
                 (2, 3, 4, 8, 9, 12),
