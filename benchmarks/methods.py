@@ -22,8 +22,7 @@ from scgap._conditions import condition_label, make_design, read_conditions
 SOURCES = Path(scgap.__file__).parent
 ONE_MAP_ITERS = 2_000  # of a map of one condition, of which there are many
 CMONGE = {"batch_size": 256, "hidden": [64] * 4, "epsilon": 1.0, "gap_epsilon": 0.01, "learning_rate": 1e-4}
-CMONGE_STEPS, CMONGE_FEWER = 10_000, 2_000  # its own, and where they take too long
-CELLFLOW_STEPS = 2_000
+CMONGE_STEPS, CMONGE_FEWER, CELLFLOW_STEPS = 10_000, 2_000, 2_000  # its own, and where they take too long
 
 type Moved = dict[int, np.ndarray]
 """Position of a condition -> its group's test controls, moved (n, n_features)."""
@@ -45,7 +44,7 @@ class Method(NamedTuple):
     """How a method predicts, and what its result depends on beside fold and seed."""
 
     predict: Callable[[Fold, int], tuple[Moved, dict[str, Any]]]
-    """To moved cells, and steps and seconds of training."""
+    """To moved cells, and what it took: steps and seconds."""
     version: Callable[[Fold], str]
     """Results of another version are made anew."""
 
@@ -178,6 +177,10 @@ def _under_one_label(adata: anndata.AnnData, fold: Fold) -> anndata.AnnData:
     return anndata.AnnData(adata.X.copy(), obs.assign(split=adata.obs["split"]), adata.var[[]])
 
 
+def _groups(fold: Fold) -> list[str]:
+    return [fold.columns["group_col"]] if "group_col" in fold.columns else []
+
+
 def _holds(fold: Fold, row: dict[str, Any], columns: list[str]) -> np.ndarray:
     """Boolean (n_obs,): cells with the values of a row in some columns."""
     found = [fold.adata.obs[column].astype(str) == str(row[column]) for column in columns]
@@ -186,10 +189,6 @@ def _holds(fold: Fold, row: dict[str, Any], columns: list[str]) -> np.ndarray:
 
 def _controls(fold: Fold) -> np.ndarray:
     return is_control(fold.adata, fold.columns)
-
-
-def _groups(fold: Fold) -> list[str]:
-    return [fold.columns["group_col"]] if "group_col" in fold.columns else []
 
 
 def _note(adata: anndata.AnnData, start: float) -> dict[str, Any]:
