@@ -1,5 +1,6 @@
 """Wall time to equal held-out energy distance on the Sachs data: scgap, the reference, CellFlow."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 from report import markdown
-from rivals import Worker
+from rivals import Worker, write
 
 import scgap
 from scgap import _metrics
@@ -24,10 +25,9 @@ BUDGET = 60.0  # seconds of training for each rival
 def tables(*, quick: bool, rivals: bool) -> list[str]:
     if not (DATA / "sachs2005.h5ad").exists():
         return ["Sachs: no data in the folder that SCGAP_DATA names.\n"]
-    adata, train, test = read()
+    adata, test = read()
     folder = Path(tempfile.mkdtemp())
-    save(adata[train], folder / "train.npz")
-    save(adata[test], folder / "test.npz")
+    write(folder, adata, COLUMNS)
     budget = 10.0 if quick else BUDGET
     curves = {"scgap": own_curve(adata, (200,) if quick else (50, 100, 200, 400, 800, 1_600, 3_200))}
     if rivals:
@@ -51,7 +51,7 @@ def tables(*, quick: bool, rivals: bool) -> list[str]:
     return [markdown("Sachs, ten conditions, held-out cells", rows, NOTE.format(identity, budget))]
 
 
-def read() -> tuple[anndata.AnnData, np.ndarray, np.ndarray]:
+def read() -> tuple[anndata.AnnData, np.ndarray]:
     """Five inhibitors in two contexts; a fifth of the cells is held out from all methods."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -59,22 +59,16 @@ def read() -> tuple[anndata.AnnData, np.ndarray, np.ndarray]:
     adata = adata[adata.obs["stimulation"] != "none"].copy()
     adata.X = np.asarray(adata.X, np.float32)
     scgap.pp.split(adata, **COLUMNS)
-    agent = adata.obs["agent"].astype(str).str.replace("-", "_").replace("none", "control")
-    adata.obs["label"] = agent + "@" + adata.obs["stimulation"].astype(str) + np.where(agent == "control", "", "-1")
-    test = (adata.obs["split"] == "test").to_numpy()
-    return adata, ~test, test
-
-
-def save(adata: anndata.AnnData, path: Path) -> None:
-    np.savez(path, cells=adata.X, condition=adata.obs["label"].to_numpy(str))
+    adata.obs["label"] = adata.obs["agent"].astype(str) + "@" + adata.obs["stimulation"].astype(str)
+    return adata, (adata.obs["split"] == "test").to_numpy()
 
 
 def score(test: anndata.AnnData, moved: dict[str, np.ndarray]) -> float:
     """Energy distance to the held-out cells, averaged over conditions; controls stand in where nothing was moved."""
     labels = test.obs["label"].to_numpy(str)
     distances = []
-    for label in np.unique(labels[np.char.endswith(labels, "-1")]):
-        control = test.X[labels == "control@" + label.split("@")[1].removesuffix("-1")]
+    for label in np.unique(labels[~np.char.startswith(labels, "none@")]):
+        control = test.X[labels == "none@" + label.split("@")[1]]
         distances.append(energy_distance(moved.get(label, control), test.X[labels == label]))
     return float(np.mean(distances))
 
@@ -110,15 +104,17 @@ def rival_curve(
 ) -> list[tuple[float, float]]:
     """Train in stretches until the budget is spent; predicting and scoring, at every doubling, are not counted."""
     worker = Worker(name)
-    worker.call("load", path=str(folder / "train.npz"), **settings)
+    worker.call("load", folder=str(folder), **settings)
+    asked = json.loads((folder / "design.json").read_text())["conditions"]
     curve, spent, next_look = [], 0.0, budget / 8
     while spent < budget:
         spent += worker.call("train", n_steps=n_steps)["seconds"]
         if spent >= min(next_look, budget):
             next_look = 2 * spent
-            worker.call("predict", path=str(folder / "test.npz"), out=str(folder / "moved.npz"))
+            worker.call("predict", folder=str(folder), out=str(folder / "moved.npz"))
             with np.load(folder / "moved.npz") as moved:
-                curve.append((spent, score(test, dict(moved))))
+                named = {f"{asked[int(i)]['members'][0][0]}@{asked[int(i)]['group']}": moved[i] for i in moved}
+            curve.append((spent, score(test, named)))
             print(name, curve[-1], flush=True)
     worker.close()
     return curve

@@ -9,12 +9,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from ott.geometry import geometry, pointcloud
 from ott.problems.linear import linear_problem
 from ott.solvers.linear import sinkhorn
 from ott.tools.sinkhorn_divergence import sinkhorn_divergence
 from report import interleaved, markdown, seconds
-from rivals import Worker
+from rivals import Worker, write
 
 from scgap import _losses, _sinkhorn, _train
 from scgap._map import ConditionalMap, init_weights, transport
@@ -31,7 +33,7 @@ class Problem(NamedTuple):
     """Simulated cells under 9 drugs in 4 doses, as the core takes them, and as the rivals do."""
 
     cells: np.ndarray
-    labels: np.ndarray
+    obs: pd.DataFrame
     populations: Populations
     conditions: ConditionArrays
     state: _train.State
@@ -61,8 +63,10 @@ def make_problem(
     weights = init_weights(network, 0, np.eye(n_drugs, dtype=np.float32), one, cells)
     setup = _train.Setup(network, COST, batch_size, 1, debias="independent", learn_encoding=False)
     state = _train.State(weights, weights, _train.OPTIMIZER.init({"network": weights["network"]}), jnp.int32(0))
-    labels = np.array(["control", *(f"drug{i // 4}-{10 ** (i % 4 + 1)}" for i in range(n_conditions))])[of_cell]
-    return Problem(cells, labels, populations, jax.tree.map(jnp.asarray, conditions), state, setup)
+    names = np.array(["control", *(f"drug{i // 4}" for i in range(n_conditions))])
+    doses = np.array([0, *(10 ** (i % 4 + 1) for i in range(n_conditions))])
+    obs = pd.DataFrame({"perturbation": names[of_cell], "dose": doses[of_cell]}, np.arange(n_cells).astype(str))
+    return Problem(cells, obs, populations, jax.tree.map(jnp.asarray, conditions), state, setup)
 
 
 def own_steps(problem: Problem, n_steps: int, debias: _train.Debias = "independent") -> tuple[_train.State, jax.Array]:
@@ -238,12 +242,12 @@ def measure(n: int, d: int, *, rivals: bool) -> tuple[dict, dict, dict]:
 
 def cmonge(problem: Problem) -> Worker:
     """The reference's trainer on the same cells."""
-    path = Path(tempfile.mkdtemp()) / "cells.npz"
-    np.savez(path, cells=problem.cells, condition=problem.labels)
+    folder = Path(tempfile.mkdtemp())
+    write(folder, AnnData(problem.cells, problem.obs.assign(split="train")), {"dose_col": "dose"})
     worker = Worker("cmonge")
     worker.call(
         "load",
-        path=str(path),
+        folder=str(folder),
         batch_size=problem.setup.batch_size,
         hidden=list(HIDDEN),
         n_iters=10_000,

@@ -1,7 +1,9 @@
-"""CellFlow (flow matching between the same populations), on cells and conditions that the benchmark wrote."""
+"""CellFlow (flow matching between the same populations), on cells and conditions that `rivals.write` wrote."""
 
 import functools
+import json
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,53 +14,84 @@ from cellflow.model import CellFlow
 from cellflow.utils import match_linear
 from serve import serve
 
-model = adata = None
+model = described = None
+# Its own defaults are made for thousands of genes: these widths fit a few features, and are faster for it.
+DEFAULTS = {
+    "width": 256,
+    "learning_rate": 1e-3,
+    "constant_noise": 0.1,
+    "epsilon": 0.1,
+    "cond_output_dropout": 0.0,
+    "condition_embedding_dim": 64,
+}
 
 
-def read(path):
-    """Cells of an .npz file; conditions are "perturbation@context-dose", controls "control@context"."""
-    with np.load(path) as arrays:
-        cells, labels = (
-            arrays["cells"],
-            pd.Series(arrays["condition"]).str.split("-").str[0].str.split("@", expand=True),
-        )
-    obs = pd.DataFrame({"perturbation": labels[0], "context": labels[1]}).astype("category")
-    obs["control"] = obs["perturbation"] == "control"
+def read(folder, name):
+    """Cells of one file, with what was done to them in obs and the vectors of all names in uns."""
+    folder = Path(folder)
+    design = json.loads((folder / "design.json").read_text())
+    with np.load(folder / f"{name}.npz") as arrays:
+        cells, of_cell = arrays["cells"], arrays["condition"]
+    table = conditions(design)
+    obs = table.iloc[of_cell].reset_index(drop=True)
     obs.index = obs.index.astype(str)
-    cells_of = AnnData(cells, obs, obsm={"X_cells": cells})
-    for column in ("perturbation", "context"):
-        values = obs[column].cat.categories
-        vectors = np.eye(len(values), dtype=np.float32)
-        # Its controls are the null vector.
-        cells_of.uns[column] = {v: vector * (v != "control") for v, vector in zip(values, vectors, strict=True)}
-    return cells_of
+    vectors = {name: np.asarray(vector, np.float32) for name, vector in design["vectors"].items()}
+    width = len(next(iter(vectors.values())))
+    uns = {"drug": vectors | {"control": np.zeros(width, np.float32)}}
+    uns["group"] = {name: np.asarray(vector, np.float32) for name, vector in design["groups"].items()}
+    return AnnData(cells, obs, obsm={"X_cells": cells}, uns=uns), table, design
 
 
-def load(path, width):
-    """Its defaults, but for the widths: the network is made to fit a few features, and is faster for it."""
-    global model, adata
-    adata = read(path)
+def conditions(design):
+    """One row a condition; a condition of fewer members than others has controls in their place."""
+    most = max(len(condition["members"]) for condition in design["conditions"])
+    rows = []
+    for condition in design["conditions"]:
+        members = [*condition["members"], *[["control", None]] * most][:most]
+        row = {"group": condition["group"], "control": not condition["members"]}
+        row |= {f"drug_{i}": name for i, (name, _) in enumerate(members)}
+        row |= {f"dose_{i}": float(np.log1p(dose or 0.0)) for i, (_, dose) in enumerate(members)}
+        row["time"] = float(np.log1p(condition["time"] or 0.0))
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.astype({column: "category" for column in table if column == "group" or column.startswith("drug_")})
+
+
+def load(folder, seed=0, **settings):
+    """Prepare its data and its network."""
+    global model, described
+    adata, _, design = read(folder, "train")
+    described = {**DEFAULTS, **settings}
+    members = range(max(len(condition["members"]) for condition in design["conditions"]))
+    covariates = {"drug": [f"drug_{i}" for i in members]}
+    if design["has_doses"]:
+        covariates["dose"] = [f"dose_{i}" for i in members]
+    if design["has_times"]:
+        covariates["time"] = ["time"]
+    has_context = bool(design["groups"])
     model = CellFlow(adata)
     model.prepare_data(
         sample_rep="X_cells",
         control_key="control",
-        perturbation_covariates={"perturbation": ["perturbation"]},
-        perturbation_covariate_reps={"perturbation": "perturbation"},
-        sample_covariates=["context"],
-        sample_covariate_reps={"context": "context"},
-        split_covariates=["context"],
+        perturbation_covariates=covariates,
+        perturbation_covariate_reps={"drug": "drug"},
+        sample_covariates=["group"] if has_context else None,
+        sample_covariate_reps={"group": "group"} if has_context else None,
+        split_covariates=["group"],
     )
+    options = dict(described)
+    width, rate, noise, epsilon = (options.pop(name) for name in list(DEFAULTS)[:4])
     widths = (width,) * 3
     model.prepare_model(
-        condition_embedding_dim=64,
         time_freqs=64,
         time_encoder_dims=widths,
         hidden_dims=widths,
         decoder_dims=widths,
-        cond_output_dropout=0.0,
-        probability_path={"constant_noise": 0.1},
-        match_fn=functools.partial(match_linear, epsilon=0.1, tau_a=1.0, tau_b=1.0),
-        optimizer=optax.adam(1e-3),
+        probability_path={"constant_noise": noise},
+        match_fn=functools.partial(match_linear, epsilon=epsilon, tau_a=1.0, tau_b=1.0),
+        optimizer=optax.adam(rate),
+        seed=seed,
+        **options,
     )
     return {"jax": jax.__version__}
 
@@ -69,14 +102,11 @@ def train(n_steps):
     return {"seconds": time.perf_counter() - start}
 
 
-def predict(path, out):
-    """Move the control cells of a file to every condition it was trained on."""
-    cells = read(path)
-    asked = adata.obs.loc[~adata.obs["control"], ["perturbation", "context"]].drop_duplicates()
-    asked["condition"] = asked["perturbation"].astype(str) + "@" + asked["context"].astype(str) + "-1"
-    asked["control"] = False
-    cells = cells[cells.obs["control"].to_numpy()].copy()
-    cells.uns = adata.uns
+def predict(folder, out):
+    """Move the source cells to every condition that is asked for, each from the controls of its group."""
+    cells, table, design = read(folder, "source")
+    asked = table.iloc[design["queries"]].copy()
+    asked["condition"] = [str(i) for i in design["queries"]]
     moved = model.predict(cells, covariate_data=asked, sample_rep="X_cells", condition_id_key="condition")
     np.savez(out, **{name: np.asarray(points) for name, points in moved.items()})
     return {}

@@ -1,5 +1,7 @@
-"""The reference implementation's conditional trainer, on cells and conditions that the benchmark wrote."""
+"""The reference implementation's conditional trainer, on cells and conditions that `rivals.write` wrote."""
 
+import functools
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -17,65 +19,118 @@ trainer = datamodule = None
 
 
 class MatchedControls(ConditionalDataModule):
-    """Its loaders pool all controls; here each condition, "perturbation@context-dose", gets those of its context."""
+    """Its loaders pool all controls; here each condition gets those of its group."""
 
     def setup_single_loader(self, condition):
-        context = condition.split("-")[0].partition("@")[2]
-        self.data_config.control_condition = f"control@{context}" if context else "control"
+        self.data_config.control_condition = self.condition_config.control_of[condition]
         super().setup_single_loader(condition)
+        if self.condition_config.keep:
+            # It slices its AnnData anew at every step, which takes longer than the step: the same draws without.
+            loader = self.loaders[condition]
+            loader.get_loaders_by_type = functools.cache(loader.get_loaders_by_type)
 
 
-def read(path):
-    """Cells ("cells") and their conditions ("condition") of an .npz file."""
-    with np.load(path) as arrays:
-        obs = pd.DataFrame({"condition": arrays["condition"]}, index=[str(i) for i in range(len(arrays["cells"]))])
+class Labels:
+    """Conditions as it writes them: "p1-10", a drug at a dose, or "p1_p2", a set; p1 is a row of its table."""
+
+    def __init__(self, folder):
+        design = json.loads((Path(folder) / "design.json").read_text())
+        self.conditions, self.queries = design["conditions"], design["queries"]
+        # It has one dose a condition, and none beside a set: there the dose becomes part of each member's vector.
+        self.are_sets = max(len(condition["members"]) for condition in self.conditions) > 1
+        self.has_doses = design["has_doses"]
+        self.design, self.rows = design, {}
+        self.of_condition = [self.label(condition) for condition in self.conditions]
+
+    def label(self, condition):
+        if not condition["members"]:
+            return self.control(condition)
+        group, time = condition["group"], condition["time"]
+        names = [self.name(name, group, dose if self.are_sets else None) for name, dose in condition["members"]]
+        if self.are_sets:
+            return "_".join(names)
+        dose = time or condition["members"][0][1] or 1
+        return f"{names[0]}-{round(dose)}"
+
+    def control(self, condition):
+        return f"control{sorted({c['group'] for c in self.conditions}).index(condition['group'])}"
+
+    def name(self, *key):
+        """The row of the table for a drug, its group and its dose."""
+        drug, group, dose = key
+        vector = [*self.design["vectors"][drug], *self.design["groups"].get(group, [])]
+        vector += [np.log(dose)] if dose else []
+        return self.rows.setdefault(key, (f"p{len(self.rows)}", vector))[0]
+
+    def table(self):
+        names, vectors = zip(*self.rows.values(), strict=True)
+        table = pd.DataFrame(vectors)
+        return table.set_axis([f"latent_{i}" for i in range(table.shape[1])], axis=1).assign(drug=names)
+
+
+def read(folder, name, labels):
+    """Cells of one file, and the labels of their conditions."""
+    with np.load(Path(folder) / f"{name}.npz") as arrays:
+        names = np.array(labels.of_condition)[arrays["condition"]]
+        obs = pd.DataFrame({"condition": names}, index=[str(i) for i in range(len(names))])
         return AnnData(arrays["cells"], obs)
 
 
-def load(path, batch_size, hidden, n_iters, epsilon, gap_epsilon, learning_rate):
-    """Make its data module and trainer; conditions are "perturbation-dose"."""
+def load(folder, batch_size, hidden, n_iters, epsilon, gap_epsilon, learning_rate, seed=0, keep=False):
+    """Make its data module and trainer; `keep` what it would make anew at every step, as it would make it."""
     global trainer, datamodule
-    adata = read(path)
-    conditions = [label for label in adata.obs["condition"].unique() if not label.startswith("control")]
-    drugs = sorted({condition.split("-")[0] for condition in conditions})
-    folder = Path(tempfile.mkdtemp())
-    table = pd.DataFrame(np.eye(len(drugs)), columns=[f"latent_{i}" for i in range(len(drugs))])
-    adata.uns["rank_genes_groups"] = {"names": {drug: np.array(adata.var_names[:1]) for drug in drugs}}
-    adata.write_h5ad(folder / "cells.h5ad")
-    table.assign(drug=drugs).to_csv(folder / "rdkit")
+    labels = Labels(folder)
+    adata = read(folder, "train", labels)
+    trained = {labels.of_condition[i]: labels.control(labels.conditions[i]) for i in labels.design["trained"]}
+    table, scratch = labels.table(), Path(tempfile.mkdtemp())
+    markers = {label.split("-")[0]: np.array(adata.var_names[:1]) for label in trained}  # it asks for some
+    adata.uns["rank_genes_groups"] = {"names": markers}
+    adata.write_h5ad(scratch / "cells.h5ad")
+    table.to_csv(scratch / "rdkit")
     data_config = DotMap(
         name="sciplex",
-        file_path=str(folder / "cells.h5ad"),
+        file_path=str(scratch / "cells.h5ad"),
         batch_size=batch_size,
         split=[0.9, 0.1, 0],
         drug_col="condition",
         control_condition="control",
         drug_condition=None,
-        seed=0,
+        seed=seed,
         reduction=None,
         ae=False,
     )
-    condition_config = DotMap(mode="homogeneous", conditions=conditions, split=[0.9, 0.1, 0])
+    condition_config = DotMap(
+        mode="homogeneous", conditions=list(trained), split=[0.9, 0.1, 0], control_of=trained, keep=keep
+    )
     datamodule = MatchedControls(data_config, condition_config)
-    n_drugs = len(drugs)
+    width = table.shape[1] - 1
+    context = (
+        {"dim_cond": 2 * width, "dim_cond_map": (50,), "embed_cond_equal": True}
+        | {"context_entity_bonds": ((0, width), (width, 2 * width))}
+        if labels.are_sets
+        else {"dim_cond": width + 1, "dim_cond_map": (50, 1), "context_entity_bonds": ((0, width), (0, width + 1))}
+    )
     config = DotMap(
-        seed=0,
+        seed=seed,
         num_train_iters=n_iters,
         fitting_loss=DotMap(name="sinkhorn", kwargs=DotMap(epsilon_fitting=epsilon)),
         regularizer=DotMap(name="monge", kwargs=DotMap(epsilon_regularizer=gap_epsilon, cost="euclidean")),
         optim=DotMap(name="adamw", lr=learning_rate, kwargs=DotMap(weight_decay=1e-5)),
-        mlp=DotMap(
-            dim_hidden=hidden,
-            dim_data=datamodule.adata.n_vars,
-            dim_cond=n_drugs + 1,
-            dim_cond_map=(50, 1),
-            context_entity_bonds=((0, n_drugs), (0, n_drugs + 1)),
-        ),
+        mlp=DotMap(dim_hidden=hidden, dim_data=datamodule.adata.n_vars, **context),
         # Its only embedding that takes any table; with a checkpoint, RDKit is not asked.
-        embedding=DotMap(name="rdkit", checkpoint=True, smile_path="", drug_to_smile_path="", model_dir=str(folder)),
+        embedding=DotMap(
+            name="rdkit",
+            checkpoint=True,
+            smile_path="",
+            drug_to_smile_path="",
+            model_dir=str(scratch),
+            dose_split=not labels.are_sets,
+        ),
     )
-    trainer = ConditionalMongeTrainer(0, folder / "log", config, datamodule)
-    return {"jax": jax.__version__, "n_conditions": len(conditions)}
+    trainer = ConditionalMongeTrainer(seed, scratch / "log", config, datamodule)
+    if keep:
+        trainer.embedding_module = functools.cache(trainer.embedding_module)
+    return {"jax": jax.__version__, "n_conditions": len(trained)}
 
 
 def step(n_steps):
@@ -110,16 +165,16 @@ def train(n_steps):
     return {"seconds": time.perf_counter() - start}
 
 
-def predict(path, out):
-    """Move the control cells of a file to every condition."""
-    adata = read(path)
+def predict(folder, out):
+    """Move the source cells to every condition that is asked for, each from the controls of its group."""
+    labels = Labels(folder)
+    source = read(folder, "source", labels)
     moved = {}
-    for condition in datamodule.conditions:
-        context = condition.split("-")[0].partition("@")[2]
-        cells = adata.X[(adata.obs["condition"] == (f"control@{context}" if context else "control")).to_numpy()]
-        embedding, n_contexts = trainer.embedding_module(condition)
+    for i in labels.queries:
+        cells = source.X[(source.obs["condition"] == labels.control(labels.conditions[i])).to_numpy()]
+        embedding, n_contexts = trainer.embedding_module(labels.of_condition[i])
         c = np.broadcast_to(np.asarray(embedding)[0], (len(cells), embedding.shape[1]))
-        moved[condition] = np.asarray(trainer.transport(cells, c, n_contexts))
+        moved[str(i)] = np.asarray(trainer.transport(cells, c, n_contexts))
     np.savez(out, **moved)
     return {}
 
