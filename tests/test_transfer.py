@@ -38,7 +38,7 @@ def errors_by_scale(best):
 
 @pytest.mark.parametrize("best", SCALES)
 def test_left_out_conditions_choose_how_much_to_trust(best):
-    transfer = Transfer([], [], 10, np.arange(6), errors_by_scale(best))
+    transfer = Transfer([], 10, np.arange(6), errors_by_scale(best))
     unseen = fit_unseen(TRAINED, list("abcd"), FOLDS, lambda folds: transfer)
     assert unseen.scales == {"": best, "unseen perturbation": best}
     assert unseen.scale("unseen perturbation") == unseen.scale("unseen group") == best
@@ -50,7 +50,7 @@ def test_left_out_conditions_choose_how_much_to_trust(best):
 
 def test_tiers_of_few_conditions_share_a_scale():
     folds = [np.array([0]), np.array([2]), np.array([4, 6])]
-    transfer = Transfer([], [], 10, np.array([0, 2, 4, 6]), errors_by_scale(0.5)[:4])
+    transfer = Transfer([], 10, np.array([0, 2, 4, 6]), errors_by_scale(0.5)[:4])
     unseen = fit_unseen(TRAINED, list("abcd"), folds, lambda folds: transfer)
     assert set(unseen.validation["support"]) == {"extrapolated dose"}
     assert unseen.scales == {"": 0.5, "extrapolated dose": 0.5}

@@ -1,7 +1,7 @@
 """A fitted map, and its two stored forms: ``uns`` of an AnnData and one safetensors file."""
 
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,9 +23,7 @@ class UnseenMaps(NamedTuple):
     """What predicts conditions without training cells, from the condition-level validation of a fit."""
 
     maps: list["Weights"]
-    """Of all conditions: their mean displacement is the prediction."""
-    fold_maps: list["Weights"]
-    """Each without some of the conditions; where all these maps disagree, predictions err."""
+    """Of all conditions, from other random numbers each: their mean displacement is the prediction."""
     iteration: int
     """Updates of each."""
     scales: dict[str, float]
@@ -103,8 +101,7 @@ def model_to_uns(model: TransportModel) -> dict[str, Any]:
     }
     if model.unseen is not None:
         stored["unseen"] = {
-            "maps": _numbered(model.unseen.maps),
-            "fold_maps": _numbered(model.unseen.fold_maps),
+            "maps": {f"{i:02d}": _to_numpy(weights) for i, weights in enumerate(model.unseen.maps)},
             "iteration": model.unseen.iteration,
             "scales": json.dumps(model.unseen.scales),
             "validation": indexed(model.unseen.validation),
@@ -142,16 +139,9 @@ def model_from_uns(stored: Mapping[str, Any]) -> TransportModel:
     )
 
 
-def _numbered(maps: Sequence["Weights"]) -> dict[str, Any]:
-    """Weights of several maps under names that sort."""
-    return {f"{i:02d}": _to_numpy(weights) for i, weights in enumerate(maps)}
-
-
 def _unseen_from_uns(stored: Mapping[str, Any]) -> UnseenMaps:
-    maps, fold_maps = ([_to_numpy(of[name]) for name in sorted(of)] for of in (stored["maps"], stored["fold_maps"]))
-    return UnseenMaps(
-        maps, fold_maps, int(stored["iteration"]), json.loads(str(stored["scales"])), stored["validation"]
-    )
+    maps = [_to_numpy(stored["maps"][name]) for name in sorted(stored["maps"])]
+    return UnseenMaps(maps, int(stored["iteration"]), json.loads(str(stored["scales"])), stored["validation"])
 
 
 def get_uns(data: Data, mod: Modality) -> MutableMapping[str, Any]:

@@ -20,12 +20,10 @@ BATCH_SIZE = 256  # at most, as half the cells tell as well when to stop
 
 
 class Transfer(NamedTuple):
-    """Maps for unseen conditions, and how well those of the folds predicted what they had left out."""
+    """Maps for unseen conditions, and how well others predicted those that they had left out."""
 
     maps: list[Weights]
     """That know all conditions, and differ in the random numbers they started from."""
-    fold_maps: list[Weights]
-    """One a fold."""
     iteration: int
     """Updates of each."""
     left_out: np.ndarray
@@ -73,8 +71,8 @@ def validate_conditions(
     # A run that was stopped had nothing to gain: its last errors stand for later ones.
     curves = np.concatenate([_at_reports(run.errors, len(longest.iterations)) for run in runs], axis=1)
     best = evident_choice(curves[:, :, -1].T)
-    maps, fold_maps = ([run.weights[min(best, len(run.weights) - 1)] for run in part] for part in (whole, runs))
-    return Transfer(maps, fold_maps, longest.iterations[best], np.concatenate(folds), curves[best])
+    maps = [run.weights[min(best, len(run.weights) - 1)] for run in whole]
+    return Transfer(maps, longest.iterations[best], np.concatenate(folds), curves[best])
 
 
 def evident_choice(errors: np.ndarray) -> int:

@@ -37,7 +37,7 @@ def fit_unseen(
             "error": transfer.errors[np.arange(len(chosen)), chosen],
         }
     )
-    return UnseenMaps(transfer.maps, transfer.fold_maps, transfer.iteration, scales, table)
+    return UnseenMaps(transfer.maps, transfer.iteration, scales, table)
 
 
 def _tiers(trained: Sequence[Condition], known: Sequence[str], left_out: np.ndarray) -> np.ndarray:

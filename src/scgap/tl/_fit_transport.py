@@ -176,8 +176,8 @@ def fit_transport(
         conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["unseen"]["validation"]``
         tells how well these were predicted. Where stopping earlier or moving less far is evidently better for left-out
         conditions, so it is done. Conditions without training cells are then predicted by the mean of three maps of
-        all conditions, and where these and the folds' disagree (``spread`` in `scgap.tl.screen` and
-        `scgap.tl.evaluate`) predictions are less sure. Costs about as much time as the fit. Default: 5, in fits of
+        all conditions, and where these disagree (``spread`` in `scgap.tl.screen` and `scgap.tl.evaluate`) predictions
+        are less sure. Costs about as much time as the fit. Default: 5, in fits of
         1,000 updates or more in which there is a condition to leave out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
