@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scgap._messages import kind_of, listed, nearest, not_found
+from scgap._checks import text, texts
+from scgap._messages import kind_of, listed, nearest, not_found, shown
 
 
 class Design(NamedTuple):
@@ -58,17 +59,19 @@ def make_design(
     sep: str | None = None,
 ) -> Design:
     """Check the column arguments of a public call and put them together."""
-
-    def names(value: str | Sequence[str] | None) -> tuple[str, ...]:
-        return () if value is None else (value,) if isinstance(value, str) else tuple(value)
-
     if not isinstance(reference_key, str | Real | np.bool_):
         raise TypeError(f"reference_key is {kind_of(reference_key)}. Pass the one label that control cells have.")
     if sep is not None and not (isinstance(sep, str) and sep):
         raise ValueError(
-            f"sep={sep!r}. Pass the text between the names of a combination, or None for labels as a whole."
+            f"sep={shown(sep)}. Pass the text between the names of a combination, or None for labels as a whole."
         )
-    design = Design(names(target_col), label_text(reference_key), names(dose_col), names(group_col), time_col, sep)
+    columns_of = {"target_col": target_col, "dose_col": dose_col, "group_col": group_col}
+    target_cols, dose_cols, group_cols = (
+        () if value is None else tuple(texts(argument, value)) for argument, value in columns_of.items()
+    )
+    if time_col is not None:
+        text("time_col", time_col)
+    design = Design(target_cols, label_text(reference_key), dose_cols, group_cols, time_col, sep)
     for argument, columns in (("target_col", design.target_cols), ("group_col", design.group_cols)):
         if len(set(columns)) < len(columns):
             raise ValueError(f"{argument} names a column twice: {listed(columns)}. Pass each column once.")

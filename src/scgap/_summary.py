@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from scgap._baselines import BASELINES
-from scgap._checks import whole_number
+from scgap._checks import texts, whole_number
 from scgap._comparison import METRICS, Loss, as_it_is
 from scgap._messages import kind_of, listed, not_found
 
@@ -22,7 +22,7 @@ NUMBERS = ("mean", "low", "high", "score", "score_low", "score_high")
 
 def summarize(scores: Any, by: str | Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
     """One row a group, metric and method, as `scgap.tl.summarize_scores` describes it."""
-    by = [by] if isinstance(by, str) else list(by)
+    by = texts("by", by)
     n_bootstrap, seed = whole_number("n_bootstrap", n_bootstrap, 1), whole_number("seed", seed, 0)
     rows = []
     for group, part in _groups(_checked(scores, by), by):

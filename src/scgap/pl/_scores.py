@@ -10,7 +10,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MultipleLocator
 
 from scgap._adata import Data, Modality
-from scgap._messages import listed, not_found
+from scgap._checks import chosen_names
+from scgap._messages import listed
 from scgap._model import get_model, get_uns
 from scgap._summary import CEILING, SIMPLE, summarize
 from scgap._support import TIERS
@@ -64,6 +65,8 @@ def scores(
     ------
     KeyError
         No map or no scores under ``key``, or an unknown method or metric.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         ``methods`` or ``metrics`` are empty.
 
@@ -112,12 +115,9 @@ def _stored(data: Data, mod: Modality, key: str) -> pd.DataFrame:
 
 
 def _chosen(names: str | Sequence[str] | None, default: list[str], known: list[str], what: str) -> list[str]:
-    chosen = default if names is None else [names] if isinstance(names, str) else list(names)
+    chosen = default if names is None else chosen_names(names, known, f"{what} of the scores")
     if not chosen:
         raise ValueError(f"There are no {what} to show. Pass some of {listed(known)}.")
-    for name in chosen:
-        if name not in known:
-            raise KeyError(not_found(str(name), f"the {what} of the scores", known))
     return chosen
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from scgap._adata import Data, Modality, get_modality, get_obs, take_features, to_dense
 from scgap._baselines import BASELINES
-from scgap._checks import whole_number
+from scgap._checks import chosen_names, text, whole_number
 from scgap._comparison import METRICS
 from scgap._conditions import condition_label, read_conditions
 from scgap._encoding import descriptors_of
@@ -89,6 +89,8 @@ def evaluate(
     ------
     KeyError
         No map under ``key``, an unknown metric or baseline, or no condition whose perturbations have a vector.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         The fit had no ``split_col``, no condition has enough cells in the split, ``data`` is a view, or ``key`` is
         called like a baseline.
@@ -132,10 +134,10 @@ def evaluate(
     >>> table["method"].unique().tolist()
     ['scgap', 'identity', 'gaussian', 'ceiling']
     """
-    names = chosen_names(metrics, list(METRICS), "metrics")
+    names = chosen_metrics(metrics)
     others = chosen_names(baselines, [*BASELINES, PERMUTED], "baselines")
     most_cells, seed = whole_number("n_cells", n_cells, 4), whole_number("seed", seed, 0)
-    if key in TAKEN:
+    if text("key", key) in TAKEN:
         raise ValueError(
             f"key={key!r} is the name of a baseline, and rows of the two could not be told apart. Fit with another "
             "key_added."
@@ -183,6 +185,14 @@ def evaluate(
     return result
 
 
+def chosen_metrics(metrics: str | Sequence[str] | None) -> list[str]:
+    """Names of metrics to compute, one at least."""
+    names = chosen_names(metrics, list(METRICS), "metrics")
+    if not names:
+        raise ValueError(f"metrics is empty. Pass some of {listed(METRICS)}, or leave it out for all.")
+    return names
+
+
 def check_any(table: pd.DataFrame, methods: Sequence[str], split: str, advice: str) -> None:
     """Refuse a table without any value of one of the methods, and warn of conditions without one."""
     found = []
@@ -208,17 +218,6 @@ def with_support(table: pd.DataFrame, observations: Observations, tiers: Sequenc
     table = table.drop(columns="judged")
     table.insert(2, "support", pd.Series(support, table.index))
     return table
-
-
-def chosen_names(names: str | Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:
-    """The names asked for, each of which is known."""
-    chosen = list(known) if names is None else [names] if isinstance(names, str) else list(names)
-    for name in chosen:
-        if name not in known:
-            raise KeyError(not_found(str(name), f"the {what}", known))
-    if what == "metrics" and not chosen:
-        raise ValueError(f"metrics is empty. Pass some of {listed(known)}, or leave it out for all.")
-    return chosen
 
 
 def _read(

@@ -14,10 +14,10 @@ import pandas as pd
 from ott.geometry.costs import CostFn
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, Modality, check_folder, check_key, get_modality, get_obs
+from scgap._adata import Data, Modality, check_key, get_modality, get_obs
 from scgap._arrays import ConditionArrays, pad_rows
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
-from scgap._checks import positive, whole_number, widths
+from scgap._checks import check_folder, positive, whole_number, widths
 from scgap._conditions import Condition, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
@@ -196,6 +196,8 @@ def fit_transport(
     ------
     KeyError
         A column, layer, modality, ``obsm`` key or encoding is absent.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         No control cells (in some group), conditions with fewer than 10 training cells, NaN or negative doses, NaN or
         infinite features, no spread between cells, a trained perturbation without a row in ``encoding``, repeated
@@ -250,7 +252,7 @@ def fit_transport(
     adata = get_modality(data, mod)
     check_parts(whole, mods, copy=copy)
     check_free(adata.uns, key_added)
-    path = None if checkpoint is None else check_folder(checkpoint)
+    path = None if checkpoint is None else check_folder(checkpoint, "checkpoint")
 
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)._replace(
         dose_unit=resolve_unit(data, mod, "dose_unit", dose_unit, dose_col),

@@ -88,6 +88,8 @@ def predict(
     ------
     KeyError
         No map under ``key``; an unknown column; a perturbation without a vector.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         A dose or time is left open; ``source`` selects nothing; there are no controls to move; features are missing or
         unknown; the place to write to holds the fitted data, or anything that is not a prediction.
@@ -111,7 +113,7 @@ def predict(
     adata = get_modality(data, mod)
     check_parts(whole, mods, copy=copy)
     model = get_model(data, mod, key)
-    name = check_key(key_added or key)
+    name = check_key(key if key_added is None else key_added)
     if on_ambiguous not in WAYS:
         raise ValueError(not_found(str(on_ambiguous), "the ways of on_ambiguous", WAYS))
     query = read_query(model, condition, aliases)

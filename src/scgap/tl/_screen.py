@@ -75,7 +75,7 @@ def screen(
 
     Raises
     ------
-    KeyError, ValueError
+    KeyError, TypeError, ValueError
         As `scgap.tl.predict`; a condition is of a group that no source cells are of.
 
     Warns
