@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "_autoencoder": {"_arrays"},
     "_checkpoint": {"_messages", "_train"},
     "_adata": {"_checks", "_messages"},
-    "_conditions": {"_checks", "_messages"},
+    "_conditions": {"_checks", "_messages", "_names"},
     "_descriptors": {"_checks", "_conditions", "_messages"},
     "_encoding": {"_arrays", "_conditions", "_messages"},
     "_representation": {"_adata", "_autoencoder", "_checks", "_messages"},

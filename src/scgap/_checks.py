@@ -50,9 +50,11 @@ def texts(name: str, value: Any) -> list[str]:
     """One name, or several."""
     if isinstance(value, str):
         return [value]
-    if not isinstance(value, Iterable):
-        raise TypeError(f"{name} is {kind_of(value)}, {shown(value)}. Pass a name, or a list of names.")
-    return [text(f"An entry of {name}", one) for one in value]
+    try:
+        several = list(value)
+    except TypeError:
+        raise TypeError(f"{name} is {kind_of(value)}, {shown(value)}. Pass a name, or a list of names.") from None
+    return [text(f"An entry of {name}", one) for one in several]
 
 
 def choice(name: str, value: Any, allowed: Collection[str | None]) -> None:

@@ -1,7 +1,9 @@
 """Conditions: from labels in obs to sets of perturbations with doses, in a context."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +11,11 @@ import pandas as pd
 
 from scgap._checks import text, texts
 from scgap._messages import kind_of, listed, nearest, not_found, shown
+from scgap._names import spelling
+
+
+# What control cells are usually called, in the spelling of `spelling`.
+CONTROLS = ("control", "ctrl", "ctl", "ntc", "nontargeting", "negctrl", "dmso", "vehicle", "untreated", "unperturbed")
 
 
 class Design(NamedTuple):
@@ -115,6 +122,7 @@ def read_conditions(
     conditions = sorted(set(parsed), key=_sort_key)
     if need_controls:
         _check_reference(design, conditions, rows)
+        _warn_of_controls(design, conditions)
     position = {condition: i for i, condition in enumerate(conditions)}
     condition_of_code = np.full(len(written), -1)
     condition_of_code[labelled] = [position[condition] for condition in parsed]
@@ -226,6 +234,17 @@ def _check_reference(design: Design, conditions: Sequence[Condition], rows: pd.D
         raise ValueError(
             f"reference_key={design.reference_key!r} names no control cells: "
             + not_found(design.reference_key, where, labels)
+        )
+
+
+def _warn_of_controls(design: Design, conditions: Sequence[Condition]) -> None:
+    """Say so where a member of combinations has a name that controls usually have, and is not the reference."""
+    members = {name for condition in conditions if len(condition.members) > 1 for name, _ in condition.members}
+    if found := sorted(name for name in members if spelling(name) in {*CONTROLS, spelling(design.reference_key)}):
+        warnings.warn(
+            f"{listed(found)} in combinations is taken for a perturbation: controls are reference_key="
+            f"{design.reference_key!r} alone. If it stands for control there, too, call both alike.",
+            skip_file_prefixes=(str(Path(__file__).parent),),
         )
 
 

@@ -166,6 +166,17 @@ def get_model(data: Data, mod: Modality, key: str) -> TransportModel:
     return model_from_uns(uns[key])
 
 
+def get_predictions(uns: Mapping[str, Any], key: str) -> dict[str, str]:
+    """Names of the predictions of the map under ``uns[key]``, with their conditions as JSON."""
+    found = uns[key].get("predictions", {})
+    if not isinstance(found, Mapping) or not all(isinstance(one, str) for pair in found.items() for one in pair):
+        raise ValueError(
+            f"adata.uns[{key!r}]['predictions'] is not what scgap.tl.predict writes, a dictionary of texts. Delete it, "
+            "and predict again."
+        )
+    return dict(found)
+
+
 def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap", mod: Modality = None) -> None:
     """Write a fitted map to one ``.safetensors`` file: weights and JSON, nothing that could be executed.
 
@@ -272,8 +283,8 @@ def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
 
 def _no_map(path: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"{path.name} is not a map written by scgap.write_transport, or it is damaged ({reason(error)}). Write it again "
-        "from the AnnData that holds the map."
+        f"{path.name} is not a map written by scgap.write_transport, or it is damaged ({reason(error)}). Write it "
+        "again from the AnnData that holds the map."
     )
 
 

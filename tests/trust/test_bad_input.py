@@ -98,7 +98,9 @@ def test_bad_input_is_refused_in_words(name, others, data):
     if "predicted" in named and "predicted" not in changed and data.draw(st.booleans(), "wild prediction"):
         arguments["predicted"] = data.draw(objects(most=1), "predicted")
     first = next(iter(named & {"data", "observed"}), None)
-    if name == "datasets.true_transport":
+    if name == "read_transport":
+        arguments["path"] = data.draw(VALUES, "path")
+    elif name == "datasets.true_transport":
         arguments["data"] = data.draw(st.sampled_from([others["simulated"], others["simulated"][:5, :2], None]))
     elif first:
         arguments[first] = data.draw(VALUES if data.draw(st.integers(0, 9)) == 9 else objects(), "object")

@@ -127,6 +127,8 @@ def missing_column(draw, adata):
 @st.composite
 def wild_matrix(draw, adata):
     """X of another type or form, or with other numbers."""
+    if adata.X is None:
+        return adata
     X = np.array(np.asarray(adata.X.todense() if sparse.issparse(adata.X) else adata.X), float)
     kind = draw(st.sampled_from([*FORMS, "bad value"]))
     if kind == "bad value":
@@ -164,6 +166,7 @@ FORMS = {
 def wild_shape(draw, adata):
     """Few cells or features, or cells twice; as a copy or as a view."""
     rows = draw(st.sampled_from([slice(0), slice(1), slice(24), slice(20, 30), slice(None), [0, 0, 1, 30, 30, 50]]))
+    rows = slice(None) if isinstance(rows, list) and adata.n_obs <= 50 else rows
     columns = draw(st.sampled_from([slice(None), slice(0), slice(1), slice(None, None, -1)]))
     view = adata[rows, columns]
     return view if draw(st.booleans()) else view.copy()

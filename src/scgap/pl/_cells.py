@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from anndata import AnnData
 
-from scgap._adata import Data, get_layers, get_matrix, get_modality, get_obs, take_features, to_dense
+from scgap._adata import Data, check_finite, get_layers, get_matrix, get_modality, get_obs, take_features, to_dense
 from scgap._conditions import Condition, condition_label, parse_condition, read_conditions
 from scgap._meanings import check_unambiguous, contexts
-from scgap._messages import MAX_LISTED, listed, not_found
-from scgap._model import TransportModel
+from scgap._messages import MAX_LISTED, listed, not_found, shown
+from scgap._model import TransportModel, get_predictions
 from scgap._query import Query, read_query
 from scgap._representation import feature_order, read_matrix
 from scgap._scoring import Observations
@@ -41,12 +42,13 @@ def read_cells(
     split_col = model.params["split_col"]
     has_split = split_col in {*adata.obs, *data.obs}  # another object need not have it
     obs = get_obs(data, mod, [*design.columns, split_col if has_split else None])
-    tested = (obs[split_col] == "test").to_numpy() if has_split else np.ones(adata.n_obs, bool)
+    tested = (obs[split_col].astype(object) == "test").to_numpy() if has_split else np.ones(adata.n_obs, bool)
     conditions, of_cell, _ = read_conditions(design, obs, need_controls=False)
     order = feature_order(model.representation, adata, model.var_names)
     features = take_features(read_matrix(model.representation, adata), order)
     prediction = take_features(get_matrix(adata, layer), order)
-    transported = np.asarray(adata.obs[f"{layer}_transported"], bool)
+    check_finite(prediction, f"adata.layers[{layer!r}]")
+    transported = _transported(adata, layer)
 
     observations = Observations(
         conditions,
@@ -86,6 +88,31 @@ def read_cells(
     return observations, groups, title
 
 
+def _stored_query(written: str, key: str, layer: str) -> Query:
+    """The condition that `scgap.tl.predict` wrote down."""
+    try:
+        query = json.loads(written)
+    except (RecursionError, ValueError):
+        query = None
+    if not isinstance(query, Mapping):
+        raise ValueError(
+            f"adata.uns[{key!r}]['predictions'][{layer!r}] is no condition, but {shown(written)}. Predict again: "
+            "scgap.tl.predict(adata, condition)."
+        )
+    return query
+
+
+def _transported(adata: AnnData, layer: str) -> np.ndarray:
+    """Which cells (n_obs,) of a layer are predictions."""
+    column = f"{layer}_transported"
+    if column not in adata.obs or adata.obs[column].dtype != bool:
+        raise KeyError(
+            f"adata.obs[{column!r}], which tells predicted cells, is missing or not boolean. Predict again: "
+            "scgap.tl.predict(adata, condition)."
+        )
+    return adata.obs[column].to_numpy()
+
+
 def _asked(
     data: Data, mod: str | None, model: TransportModel, key: str, layer: str, condition: Query | None
 ) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
@@ -99,13 +126,13 @@ def _asked(
     if layer not in adata.layers:
         found = get_layers(adata)
         raise KeyError(not_found(layer, "adata.layers", found) + " Predict first: scgap.tl.predict(adata, condition).")
-    predictions = adata.uns[key].get("predictions", {})
+    predictions = get_predictions(adata.uns, key)
     if layer not in predictions:
         raise KeyError(
             f"adata.layers[{layer!r}] is not a prediction of the map in adata.uns[{key!r}], fitted anew or elsewhere. "
             "Predict again: scgap.tl.predict(adata, condition)."
         )
-    predicted = read_query(model, json.loads(predictions[layer]))
+    predicted = read_query(model, _stored_query(predictions[layer], key, layer))
     query = predicted if condition is None else read_query(model, condition)
     full = contexts(model, query)
     if query != predicted:  # which may be a mixture

@@ -171,4 +171,5 @@ def _summary(model: TransportModel, obs: pd.DataFrame, values: np.ndarray, above
         for j, (mean, error) in enumerate(zip(cells.mean(0), cells.std(0) / np.sqrt(len(cells)), strict=True)):
             row |= {f"mean_{j}": mean, f"error_{j}": error}
         rows.append(row)
-    return pd.DataFrame(rows, columns=None if rows else ["perturbation"])
+    numbers = [f"{what}_{j}" for j in range(values.shape[1]) for what in ("mean", "error")]
+    return pd.DataFrame(rows, columns=["perturbation", "group", "label", "dose", *numbers])

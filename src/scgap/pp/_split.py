@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
+from scgap._checks import whole_number
 from scgap._conditions import Condition, make_design, read_conditions
 from scgap._messages import not_found, shown
 from scgap._splits import SPLITS, n_valid_of
@@ -109,6 +110,7 @@ def split(
     >>> scgap.pp.split(adata, holdout="unseen_perturbation", dose_col="dose_value")
     """
     _check_arguments(holdout, fraction, parts_seen)
+    seed = whole_number("seed", seed, 0)
     check_key(key_added)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scgap._adata import Data, Modality, get_modality, get_obs, take_features, to_dense
-from scgap._baselines import BASELINES
+from scgap._baselines import BASELINES, PERMUTED, TAKEN
 from scgap._checks import chosen_names, text, whole_number
 from scgap._comparison import METRICS
 from scgap._conditions import condition_label, read_conditions
@@ -24,8 +24,6 @@ from scgap._scoring import Observations, Prediction, score_conditions
 from scgap._splits import SPLITS
 from scgap._support import TIERS, support_tiers
 
-PERMUTED = "permuted_conditions"
-TAKEN = frozenset({*BASELINES, PERMUTED, "ceiling"})  # names of methods that everything is held against
 NO_VECTOR = "no vector for a perturbation"
 ADVICE = (
     "Hold out more cells with scgap.pp.split, pass another split=, or, for want of vectors, fit with encoding=, a "
@@ -230,7 +228,7 @@ def _read(
             "The map was fitted without split_col, so no cells were held out to judge it by. "
             "Call scgap.pp.split(adata, ...) and fit with split_col='split'."
         )
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise ValueError(not_found(str(split), "the splits", SPLITS))
     adata = get_modality(data, mod)
     obs = get_obs(data, mod, [*model.design.columns, split_col])

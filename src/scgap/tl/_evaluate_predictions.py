@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scgap._adata import Data, Matrix, check_finite, check_predicted, get_matrix, get_modality, get_obs, to_dense
-from scgap._baselines import BASELINES
+from scgap._baselines import BASELINES, TAKEN
 from scgap._checks import chosen_names, whole_number
 from scgap._conditions import Condition, Design, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
@@ -17,7 +17,7 @@ from scgap._messages import kind_of, listed
 from scgap._scoring import Method, Observations, Prediction, score_conditions
 from scgap._splits import read_split
 from scgap._support import support_tiers
-from scgap.tl._evaluate import TAKEN, check_any, chosen_metrics, with_support
+from scgap.tl._evaluate import check_any, chosen_metrics, with_support
 from scgap.tl._predicted import predicted_conditions, read_cells, same_features
 
 ADVICE = (

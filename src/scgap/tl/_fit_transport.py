@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 
 from scgap._adata import Data, Modality, check_key, get_modality, get_obs
 from scgap._arrays import ConditionArrays, pad_rows
+from scgap._baselines import TAKEN
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
-from scgap._checks import check_folder, positive, whole_number, widths
+from scgap._checks import check_folder, choice, positive, whole_number, widths
 from scgap._conditions import Condition, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
@@ -229,10 +230,8 @@ def fit_transport(
     gap_weight = positive("gap_weight", gap_weight, or_zero=True)
     learning_rate = positive("learning_rate", learning_rate)
     hidden = widths(hidden)
-    if debias not in ("independent", "same"):
-        raise ValueError(f'debias={debias!r}. Pass "independent", or "same" for the self term of the papers.')
-    if pooling not in ("sum", "mean", "attention"):
-        raise ValueError(f'pooling={pooling!r}. Pass "sum", "mean" or "attention".')
+    choice("debias", debias, ("independent", "same"))
+    choice("pooling", pooling, ("sum", "mean", "attention"))
     if not isinstance(standardise, bool | np.bool_):
         raise TypeError(f"standardise={standardise!r}. Pass True, for units of each feature's spread, or False.")
     settings = {
@@ -245,7 +244,11 @@ def fit_transport(
         "learning_rate": learning_rate,
         "debias": debias,
     }
-    check_key(key_added)
+    if check_key(key_added) in TAKEN:
+        raise ValueError(
+            f"key_added={key_added!r} is the name of a baseline, and scores of the two could not be told apart. Pass "
+            "another name."
+        )
     cost_name, ground_cost = resolve_cost(cost)
     whole, mods = data, mod
     data, mod = one_object(data, mod)
