@@ -61,9 +61,7 @@ Matrix: TypeAlias = Rows | OnDisk  # noqa: UP040
 def get_modality(data: Data, mod: str | None) -> AnnData:
     """The AnnData to work on: ``data`` itself, or modality ``mod`` of a MuData."""
     if not isinstance(mod, str | None):
-        raise TypeError(
-            f"mod={shown(mod)}. Pass the name of one modality: several at once are for fits and what is made of them."
-        )
+        raise TypeError(f"mod={shown(mod)}. Pass one modality: several at once are for fits and what is made of them.")
     if isinstance(data, MuData):
         if mod is None:
             raise ValueError(
@@ -246,11 +244,8 @@ def check_finite(matrix: Matrix, where: str) -> np.ndarray:
 
     Return the least value (n_obs,) of each cell, which comes with it: a matrix on disk is read once.
     """
-    if not all(matrix.shape):
-        raise ValueError(
-            f"{where} holds {matrix.shape[0]} cells of {matrix.shape[1]} features. There have to be some of both: look "
-            "at how they were selected."
-        )
+    if not matrix.shape[1]:
+        raise ValueError(f"{where} holds no features. There has to be at least one: look at how they were selected.")
     least = np.empty(matrix.shape[0])
     n_bad = 0
     for rows, chunk in iter_chunks(matrix):

@@ -60,8 +60,8 @@ def texts(name: str, value: Any) -> list[str]:
 def choice(name: str, value: Any, allowed: Collection[str | None]) -> None:
     """Refuse what is none of a few words."""
     if not isinstance(value, str | None) or value not in allowed:
-        words = " or ".join("None" if word is None else f'"{word}"' for word in allowed)
-        raise ValueError(f"{name}={shown(value)} is none of the values that it can have. Pass {words}.")
+        *words, last = ("None" if word is None else f'"{word}"' for word in allowed)
+        raise ValueError(f"{name}={shown(value)} is not one of its values. Pass {', '.join(words)} or {last}.")
 
 
 def chosen_names(names: Any, known: Collection[str], what: str) -> list[str]:

@@ -168,13 +168,14 @@ def get_model(data: Data, mod: Modality, key: str) -> TransportModel:
 
 def get_predictions(uns: Mapping[str, Any], key: str) -> dict[str, str]:
     """Names of the predictions of the map under ``uns[key]``, with their conditions as JSON."""
-    found = uns[key].get("predictions", {})
-    if not isinstance(found, Mapping) or not all(isinstance(one, str) for pair in found.items() for one in pair):
-        raise ValueError(
-            f"adata.uns[{key!r}]['predictions'] is not what scgap.tl.predict writes, a dictionary of texts. Delete it, "
-            "and predict again."
-        )
-    return dict(found)
+    for name, kind in (("predictions", str), ("expanded", Integral)):
+        found = uns[key].get(name, {})
+        if not isinstance(found, Mapping) or not all(isinstance(value, kind) for value in found.values()):
+            raise ValueError(
+                f"adata.uns[{key!r}][{name!r}] is not the dictionary that scgap.tl.predict writes. Delete it, and "
+                "predict again."
+            )
+    return dict(uns[key].get("predictions", {}))
 
 
 def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap", mod: Modality = None) -> None:

@@ -194,15 +194,17 @@ def _without_stale(
     names: Sequence[str],
 ) -> dict[str, Any]:
     """Drop what a longer expansion of this name wrote and this one does not, and return the records without it."""
-    lengths = {one: int(n) for one, n in dict(stored.get("expanded", {})).items()}
-    stale = {f"{name}_{i + 1}" for i in range(lengths.pop(name, 0))} & set(earlier) - set(names)
+    lengths = dict(stored.get("expanded", {}))
+    length = int(lengths.pop(name, 0))
+    numbers = {one: one.removeprefix(f"{name}_") for one in earlier if one not in names}
+    stale = [one for one, number in numbers.items() if number.isdecimal() and int(number) <= length]
     for adata, one in product(parts, stale):
         place, field = (adata.obsm, f"X_{one}") if model.representation.kind == "obsm" else (adata.layers, one)
         place.pop(field, None)
         adata.obs = get_obs(adata, None, [str(column) for column in adata.obs if column != f"{one}_transported"])
     lengths |= {name: len(names)} if len(names) > 1 else {}
     predictions = {one: condition for one, condition in earlier.items() if one not in stale}
-    return {"predictions": predictions, "expanded": lengths}
+    return {"predictions": predictions} | ({"expanded": lengths} if lengths or "expanded" in stored else {})
 
 
 def _draw(model: TransportModel, groups: pd.DataFrame, queries: Sequence[Mapping[str, Any]], seed: int) -> np.ndarray:
