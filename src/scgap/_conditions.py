@@ -13,7 +13,6 @@ from scgap._checks import text, texts
 from scgap._messages import kind_of, listed, nearest, not_found, shown
 from scgap._names import spelling
 
-
 # What control cells are usually called, in the spelling of `spelling`.
 CONTROLS = ("control", "ctrl", "ctl", "ntc", "nontargeting", "negctrl", "dmso", "vehicle", "untreated", "unperturbed")
 

@@ -315,6 +315,7 @@ def _unpack(value: Any, name: str, arrays: Mapping[str, np.ndarray]) -> Any:
     if not isinstance(value, Mapping):
         return value
     if "array" in value:
+        need(value["array"] == name, "an array stands under another name")
         return arrays[name]
     if "strings" in value:
         return np.array(value["strings"], dtype=object)

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from contract import check
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mudata import MuData
 from wild import DESIGN, ENCODING, FIT, SCALARS, VALUES, fitted, objects
@@ -75,12 +75,14 @@ def others():
     return {"screened": screened, "scores": adata.uns["scgap"]["scores"], "simulated": simulated}
 
 
+@pytest.mark.filterwarnings("ignore")  # of anndata and pandas, about the objects that are made here
 @pytest.mark.parametrize("name", CASES)
 @settings(
     max_examples=N_EXAMPLES,
     deadline=None,
     derandomize=N_EXAMPLES < 10,  # the quick suite asks the same of every change
     suppress_health_check=list(HealthCheck),
+    phases=set(Phase) - {Phase.explain},  # which would take minutes
 )
 @given(data=st.data())
 def test_bad_input_is_refused_in_words(name, others, data):
