@@ -8,11 +8,26 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-JSON_VALUES = st.sampled_from(
-    [None, True, 0, -1, 10**30, 1e308, float("nan"), float("inf"), "", "x", "../../etc/passwd", "é\x00", [], [[]], {}]
-    + [{"array": "/weights/scale"}, {"array": "nothing"}, {"strings": 3}, {"strings": [[1]]}, {"frame": [["a", 1]]}]
-    + [{"frame": {}}, [1, 2], ["a", "b"], {"__class__": "os.system"}, "9" * 5_000, "[" * 3_000]
-)
+PLAIN = [
+    None,
+    True,
+    0,
+    -1,
+    10**30,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "../../etc/passwd",
+    "é\x00",
+    [],
+    [[]],
+    {},
+]
+MARKED = [{"array": "/weights/scale"}, {"array": "nothing"}, {"strings": 3}, {"strings": [[1]]}, {"frame": [["a", 1]]}]
+OTHERS = [{"frame": {}}, [1, 2], ["a", "b"], {"__class__": "os.system"}, "9" * 5_000, "[" * 3_000]
+JSON_VALUES = st.sampled_from([*PLAIN, *MARKED, *OTHERS])
 
 
 @st.composite
