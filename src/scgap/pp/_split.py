@@ -100,6 +100,11 @@ def split(
         ``fraction`` or ``parts_seen`` out of range, no control cells, an unknown strategy or one that the data have
         nothing for, ``holdout`` names no perturbed cells, or nothing is left to train on.
 
+    Warns
+    -----
+    UserWarning
+        A perturbation in combinations is called as controls usually are.
+
     Examples
     --------
     >>> import scgap

@@ -210,8 +210,8 @@ def fit_transport(
     Warns
     -----
     UserWarning
-        Cells without a label are left out; ``sep`` is in no label; the features are raw counts, or more than 2,000;
-        ``"X_pca"`` has no decoder.
+        Cells without a label are left out; ``sep`` is in no label; a perturbation in combinations is called as controls
+        usually are; the features are raw counts, or more than 2,000; ``"X_pca"`` has no decoder.
 
     Examples
     --------
