@@ -271,5 +271,5 @@ READERS = {
 @given_files(max(5, N_EXAMPLES // 8), data=st.data())
 def test_changed_uns_is_refused_in_words(reader, data):
     adata = fitted().copy()
-    adata.uns["scgap"] = data.draw(changed_uns(dict(adata.uns["scgap"])))
+    adata.uns["scgap"] = data.draw(changed_uns(lambda: dict(fitted().uns["scgap"])))
     READERS[reader](adata)

@@ -72,12 +72,14 @@ def check_tables(design: Design, conditions: Any, embedding: np.ndarray, history
     need(needed <= set(conditions.columns), "the table of conditions lacks a column")
     need(bool(conditions["split"].isin(SPLITS).all()), "the table of conditions has an unknown split")
     need(bool(conditions["split"].eq("train").any()), "the table of conditions names none that was trained on")
-    need(all(isinstance(label, str) for label in conditions["condition_label"]), "a condition has no label")
+    for column in ("condition_label", *design.target_cols, *design.group_cols):
+        need(all(isinstance(name, str) for name in conditions[column]), "a condition has no label")
     need(
         conditions["n_cells"].dtype.kind in "iu" and bool((conditions["n_cells"] >= 0).all()), "n_cells are no numbers"
     )
-    for row in records(conditions):
-        need(not parse_condition(design, row).is_control, "the table of conditions holds one without a perturbation")
+    parsed = [parse_condition(design, row) for row in records(conditions)]
+    need(len(set(parsed)) == len(parsed), "the table of conditions holds one twice")
+    need(not any(one.is_control for one in parsed), "the table of conditions holds one without a perturbation")
     need(embedding.ndim == 2 and len(embedding) == len(conditions), "there is not one embedding a condition")
     need(set(CURVES) <= set(history.columns), "the history lacks a column")
     need(all(history[name].dtype.kind in "iuf" for name in CURVES), "the history holds no numbers")

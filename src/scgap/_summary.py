@@ -110,8 +110,12 @@ def _checked(scores: Any, by: list[str]) -> pd.DataFrame:
             raise KeyError(not_found(str(name), "the columns to group by", others))
     if scores.empty:
         raise ValueError("scores has no rows. Pass some that scgap.tl.evaluate returned.")
-    texts = dict.fromkeys(REQUIRED[:3], str)
-    scores = scores.astype(texts).drop_duplicates([*by, *REQUIRED])
+    names = list(REQUIRED[:3])
+    if (missing := scores[names].isna().any(axis=1)).any():
+        raise ValueError(
+            f"{missing.sum()} rows of scores lack a condition, method or metric. Every row needs all three: drop these."
+        )
+    scores = scores.astype(dict.fromkeys(names, str)).drop_duplicates([*by, *REQUIRED])
     for group, part in _groups(scores, by):
         where = "".join(f" with {name} {str(value)!r}" for name, value in group.items())
         tiers = list(part["support"].unique()) if "support" in part else []

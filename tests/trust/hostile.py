@@ -27,7 +27,7 @@ PLAIN = [
 ]
 MARKED = [{"array": "/weights/scale"}, {"array": "nothing"}, {"strings": 3}, {"strings": [[1]]}, {"frame": [["a", 1]]}]
 OTHERS = [{"frame": {}}, [1, 2], ["a", "b"], {"__class__": "os.system"}, "9" * 5_000, "[" * 3_000]
-JSON_VALUES = st.sampled_from([*PLAIN, *MARKED, *OTHERS])
+JSON_VALUES = st.sampled_from([*PLAIN, *MARKED, *OTHERS]).map(copy.deepcopy)  # for they are changed in turn
 
 
 @st.composite
@@ -49,7 +49,7 @@ def changed_json(draw, value, *, most=3):
             parent[name] = draw(JSON_VALUES)
         elif action == "nest":
             parent[name] = [place]
-        elif action == "text" and isinstance(place, str) and place[:1] in "{[" and len(place) > 1:
+        elif action == "text" and isinstance(place, str) and place[:1] in "{[" and 1 < len(place) < 2_000:
             parent[name] = json.dumps(draw(changed_json(json.loads(place), most=1)))  # settings are JSON in JSON
         else:
             del parent[name]
@@ -68,13 +68,10 @@ def assembled(header, tensors, n=None):
     return struct.pack("<Q", len(text) if n is None else n) + text + tensors
 
 
-def files(path, key):
+@st.composite
+def files(draw, path, key):
     """Random bytes, or the bytes of a valid file after some change; ``key`` names JSON in the file's metadata."""
     valid = path.read_bytes()
-    return st.composite(lambda draw: _file(draw, valid, key))()  # so that reports do not show all of it
-
-
-def _file(draw, valid, key):
     header, tensors = parts(valid)
     kind = draw(
         st.sampled_from(["random", "bytes", "cut", "length", "header", "metadata", "twice", "numbers", "longer"])
@@ -118,13 +115,10 @@ class Changed(dict):
         return f"<{self.where}>"
 
 
-def changed_uns(stored):
-    """Content of ``uns`` with one entry replaced, dropped, or of another shape."""
-    return st.composite(lambda draw: _changed_uns(draw, stored))()  # so that reports do not show all of it
-
-
-def _changed_uns(draw, stored):
-    stored = Changed(copy.deepcopy(stored))
+@st.composite
+def changed_uns(draw, get):
+    """Content of ``uns`` with one entry replaced, dropped, or of another shape; ``get`` gives what is valid."""
+    stored = Changed(copy.deepcopy(get()))
     place, parent, name, where = stored, None, None, []
     while isinstance(place, dict) and place and (parent is None or draw(st.integers(0, 4))):
         parent, name = place, draw(st.sampled_from(sorted(place)))

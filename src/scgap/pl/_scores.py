@@ -109,7 +109,7 @@ def scores(
 def _stored(data: Data, mod: Modality, key: str) -> pd.DataFrame:
     get_model(data, mod, key)  # refuses what is not a map
     stored = get_uns(data, mod)[key]
-    if "scores" not in stored:
+    if not isinstance(stored.get("scores"), pd.DataFrame):
         raise KeyError(f"adata.uns[{key!r}] holds no scores of its map. Evaluate first: scgap.tl.evaluate(adata).")
     return stored["scores"]
 
