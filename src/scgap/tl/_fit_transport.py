@@ -14,10 +14,11 @@ import pandas as pd
 from ott.geometry.costs import CostFn
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, Modality, check_folder, check_key, get_modality, get_obs
+from scgap._adata import Data, Modality, check_key, get_modality, get_obs
 from scgap._arrays import ConditionArrays, pad_rows
+from scgap._baselines import TAKEN
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
-from scgap._checks import positive, whole_number, widths
+from scgap._checks import check_folder, choice, positive, whole_number, widths
 from scgap._conditions import Condition, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
@@ -217,6 +218,8 @@ def fit_transport(
     ------
     KeyError
         A column, layer, modality, ``obsm`` key or encoding is absent.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         No control cells (in some group), conditions with fewer than 10 training cells, NaN or negative doses, NaN or
         infinite features, no spread between cells, a trained perturbation without a row in ``encoding``, repeated
@@ -228,8 +231,8 @@ def fit_transport(
     Warns
     -----
     UserWarning
-        Cells without a label are left out; ``sep`` is in no label; the features are raw counts, or more than 2,000;
-        ``"X_pca"`` has no decoder.
+        Cells without a label are left out; ``sep`` is in no label; a perturbation in combinations is called as controls
+        usually are; the features are raw counts, or more than 2,000; ``"X_pca"`` has no decoder.
 
     Examples
     --------
@@ -249,10 +252,8 @@ def fit_transport(
     learning_rate = positive("learning_rate", learning_rate)
     condition_folds = None if condition_folds is None else whole_number("condition_folds", condition_folds, 0)
     hidden = widths(hidden)
-    if debias not in ("independent", "same"):
-        raise ValueError(f'debias={debias!r}. Pass "independent", or "same" for the self term of the papers.')
-    if pooling not in ("sum", "mean", "attention"):
-        raise ValueError(f'pooling={pooling!r}. Pass "sum", "mean" or "attention".')
+    choice("debias", debias, ("independent", "same"))
+    choice("pooling", pooling, ("sum", "mean", "attention"))
     if not isinstance(standardise, bool | np.bool_):
         raise TypeError(f"standardise={standardise!r}. Pass True, for units of each feature's spread, or False.")
     settings = {
@@ -265,14 +266,18 @@ def fit_transport(
         "learning_rate": learning_rate,
         "debias": debias,
     }
-    check_key(key_added)
+    if check_key(key_added) in TAKEN:
+        raise ValueError(
+            f"key_added={key_added!r} is the name of a baseline, and scores of the two could not be told apart. Pass "
+            "another name."
+        )
     cost_name, ground_cost = resolve_cost(cost)
     whole, mods = data, mod
     data, mod = one_object(data, mod)
     adata = get_modality(data, mod)
     check_parts(whole, mods, copy=copy)
     check_free(adata.uns, key_added)
-    path = None if checkpoint is None else check_folder(checkpoint)
+    path = None if checkpoint is None else check_folder(checkpoint, "checkpoint")
 
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)._replace(
         dose_unit=resolve_unit(data, mod, "dose_unit", dose_unit, dose_col),
