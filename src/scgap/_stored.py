@@ -46,7 +46,9 @@ def network_shapes(
 
 def check_params(params: Any, design: Design) -> None:
     """Settings that are read again after the fit."""
-    need(params.keys() >= {"split_col", "hidden", "pooling", "units", "mod"}, "a setting is missing")
+    need(params.keys() >= {"split_col", "hidden", "pooling", "units", "mod", "resolved"}, "a setting is missing")
+    resolved = params["resolved"]
+    need(isinstance(resolved, dict) and type(resolved.get("gap_epsilon")) is float, "its gap_epsilon is no number")
     columns = [*design.columns, design.reference_key]
     need(all(isinstance(name, str) for name in columns) and bool(design.target_cols), "its design names no columns")
     need(all(isinstance(columns, tuple) for columns in design[:1] + design[2:4]), "its design names no columns")
