@@ -35,16 +35,8 @@ class UnseenMaps(NamedTuple):
 
     maps: list["Weights"]
     """Of all conditions, from other random numbers each: their mean displacement is the prediction."""
-    iteration: int
-    """Updates of each."""
-    scales: dict[str, float]
-    """Support tier -> share of the displacement that is trusted; that of ``""`` for the others."""
     validation: pd.DataFrame
     """One row a left-out condition: ``condition_label``, ``support`` without it, ``identity`` and ``error``."""
-
-    def scale(self, tier: str) -> float:
-        """How much of the displacement to trust."""
-        return self.scales.get(tier, self.scales[""])
 
     def expected_error(self, tier: str) -> float:
         """Mean energy distance at which left-out conditions of a tier were predicted; NaN if there were none."""
@@ -114,8 +106,6 @@ def model_to_uns(model: TransportModel) -> dict[str, Any]:
     if model.unseen is not None:
         stored["unseen"] = {
             "maps": {f"{i:02d}": _to_numpy(weights) for i, weights in enumerate(model.unseen.maps)},
-            "iteration": model.unseen.iteration,
-            "scales": json.dumps(model.unseen.scales),
             "validation": indexed(model.unseen.validation),
         }
     return stored
@@ -169,7 +159,7 @@ def _read(stored: Mapping[str, Any]) -> TransportModel:
 
 def _unseen_from_uns(stored: Mapping[str, Any]) -> UnseenMaps:
     maps = [_to_numpy(stored["maps"][name]) for name in sorted(stored["maps"])]
-    return UnseenMaps(maps, int(stored["iteration"]), json.loads(str(stored["scales"])), stored["validation"])
+    return UnseenMaps(maps, stored["validation"])
 
 
 def _checked(model: TransportModel) -> TransportModel:

@@ -110,6 +110,6 @@ def _move(
     is_seen = tier in ("control", "seen")
     several = [move(weights=weights) for weights in unseen.maps if spread or not is_seen]
     one = [move(weights=model.weights) for _ in range(spread or is_seen)]
-    moved = one[0] if is_seen else points + np.float32(unseen.scale(tier)) * (np.mean(several, axis=0) - points)
+    moved = one[0] if is_seen else np.mean(several, axis=0)
     disagreement = np.sqrt(np.var([*one, *several], axis=0).sum(1)) if spread else nothing
     return Moved(moved, disagreement)

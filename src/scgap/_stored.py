@@ -124,11 +124,9 @@ def check_representation(representation: Representation, var_names: np.ndarray) 
     return n
 
 
-def check_unseen(maps: Sequence[Any], iteration: int, scales: Any, validation: Any) -> None:
+def check_unseen(maps: Sequence[Any], validation: Any) -> None:
     """What predicts conditions without training cells, beside its weights."""
-    need(bool(maps) and iteration > 0, "no map predicts unseen conditions")
-    need(isinstance(scales, dict) and "" in scales, "scales are missing")
-    need(all(type(scale) is float and 0 <= scale <= 1 for scale in scales.values()), "scales are wrong")
+    need(bool(maps), "no map predicts unseen conditions")
     columns = {"condition_label", "support", "identity", "error"}
     need(isinstance(validation, pd.DataFrame) and columns <= set(validation.columns), "the validation lacks a column")
     need(validation["error"].dtype.kind == "f", "the validation holds no numbers")

@@ -175,11 +175,10 @@ def fit_transport(
         Folds of the condition-level validation. Held-out cells of conditions that were trained on do not tell how a
         map transfers to others. So as many further maps, of a fifth of the updates and at most 256 cells, leave whole
         conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["unseen"]["validation"]``
-        tells how well these were predicted. Where stopping earlier or moving less far is evidently better for left-out
-        conditions, so it is done. Conditions without training cells are then predicted by the mean of three maps of
-        all conditions, and where these disagree (``spread`` in `scgap.tl.screen` and `scgap.tl.evaluate`) predictions
-        are less sure. Costs about as much time as the fit. Default: 5, in fits of
-        1,000 updates or more in which there is a condition to leave out; 0 for none.
+        tells how well these were predicted. Conditions without training cells are then predicted by the mean of three
+        maps of all conditions, of the same length, and where these and the one map of seen conditions disagree
+        (``spread`` in `scgap.tl.screen` and `scgap.tl.evaluate`) predictions are less sure. Costs about as much time as
+        the fit. Default: 5, in fits of 1,000 updates or more in which there is a condition to leave out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
@@ -210,9 +209,9 @@ def fit_transport(
         ``iteration``; ``fitting_loss``, the Sinkhorn divergence on training batches; ``monge_gap`` (floor-free) and
         ``valid``, the energy distance, on validation cells.
     uns[key_added]["unseen"] : dict
-        Of the condition-level validation: ``maps`` and ``iteration``, their weights after so many updates; ``scales``,
-        the share of the displacement that is trusted by tier of support, JSON; ``validation``, a DataFrame with the
-        energy distances of ``identity`` and of the prediction (``error``) for each left-out condition.
+        Of the condition-level validation: ``maps``, the weights of those that predict conditions without training
+        cells; ``validation``, a DataFrame with the energy distances of ``identity`` and of the prediction (``error``)
+        for each left-out condition, and its ``support`` without it.
 
     Raises
     ------
@@ -362,6 +361,7 @@ def fit_transport(
     if condition_folds is None:
         condition_folds = N_FOLDS if n_iters >= LONG else 0
     folds = make_folds(experiment.trained, condition_folds, has_encoding=encoding is not None, seed=seed)
+    folds = [left_out for left_out in folds if not set(experiment.validated) <= set(left_out)]
     unseen = _fit_unseen(experiment.trained, table.perturbations, folds, starts, run, progress) if folds else None
     perturbed = [condition for condition in conditions if not condition.is_control]
     model = TransportModel(
@@ -391,7 +391,7 @@ def _fit_unseen(
     """The maps for unseen conditions; None if Ctrl-C ends their training."""
     try:
         with tqdm(total=len(folds) + len(starts), desc="leaving conditions out", disable=not progress) as bar:
-            return fit_unseen(trained, known, folds, partial(validate_conditions, starts, on_fold=bar.update, **run))
+            return fit_unseen(trained, known, folds, partial(validate_conditions, starts, on_map=bar.update, **run))
     except KeyboardInterrupt:
         warnings.warn(
             "Interrupted while conditions were left out: the one map of all conditions, which is kept, predicts unseen "
