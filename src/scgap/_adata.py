@@ -121,10 +121,12 @@ def check_key(name: str) -> str:
 
 
 def check_folder(path: str | PathLike[str]) -> Path:
-    """Refuse files in folders that do not exist."""
+    """Refuse files in folders that do not exist, and folders."""
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"{str(path)!r} is in a folder, {str(path.parent)!r}, that does not exist. Make it first.")
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder. Pass the path of a file in it, such as map.safetensors.")
     return path
 
 

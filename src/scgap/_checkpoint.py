@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
 
+from scgap._files import read_arrays, write_arrays
 from scgap._train import Progress, Report
 
 
@@ -25,24 +24,16 @@ def fingerprint_of(params: dict[str, Any], arrays: Any) -> str:
 
 
 def write_checkpoint(path: Path, progress: Progress, fingerprint: str) -> None:
-    """Write beside the file, then put the new one in its place: at no moment is there half a file."""
+    """Put this state of the run in the place of the last one."""
     leaves = jax.tree.leaves((progress.state, progress.best))
     arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-    content = save(arrays, metadata={"fingerprint": fingerprint, "history": json.dumps(progress.history)})
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    write_arrays(path, arrays, {"fingerprint": fingerprint, "history": json.dumps(progress.history)})
 
 
 def read_checkpoint(path: Path, fresh: Progress, fingerprint: str) -> Progress:
     """The saved run, in the shape of a fresh one."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            leaves = [jnp.asarray(file.get_tensor(name)) for name in sorted(file.keys())]
+        arrays, metadata = read_arrays(path)
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a checkpoint, or it is damaged ({error}). Delete it to start again."
@@ -53,5 +44,5 @@ def read_checkpoint(path: Path, fresh: Progress, fingerprint: str) -> Progress:
             "start again."
         )
     structure = jax.tree.structure((fresh.state, fresh.best))
-    state, best = jax.tree.unflatten(structure, leaves)
+    state, best = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in arrays.values()])
     return Progress(state, best, [Report(*row) for row in json.loads(metadata["history"])])

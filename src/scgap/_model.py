@@ -12,6 +12,7 @@ import pandas as pd
 from scgap._adata import Data, Modality, check_folder, get_modality
 from scgap._conditions import Design, design_from_dict
 from scgap._encoding import Encoding, encoding_from_dict, encoding_to_dict
+from scgap._files import read_arrays, write_arrays
 from scgap._messages import not_found
 from scgap._representation import Representation, representation_from_dict, representation_to_dict
 
@@ -193,7 +194,9 @@ def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap"
     KeyError
         There is no map under ``key``.
     ValueError
-        The folder of ``path`` does not exist.
+        The folder of ``path`` does not exist, or ``path`` is a folder.
+    OSError
+        The file cannot be written. An earlier one is then as it was.
 
     See Also
     --------
@@ -210,12 +213,10 @@ def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap"
     ...     adata.uns["again"] = scgap.read_transport(f"{folder}/map.safetensors")
     >>> scgap.tl.predict(adata, "drug_1", key="again")
     """
-    from safetensors.numpy import save_file
-
     path = check_folder(path)
     arrays: dict[str, np.ndarray] = {}
     plain = _pack(model_to_uns(get_model(data, mod, key)), "", arrays)
-    save_file(arrays, path, metadata={"scgap": json.dumps(plain)})
+    write_arrays(path, arrays, {"scgap": json.dumps(plain)})
 
 
 def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
@@ -234,7 +235,7 @@ def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        The file is not a map written by scgap, or was written by a newer version.
+        The file is not a map written by scgap, or damaged, be it by a single bit, or was written by a newer version.
 
     Examples
     --------
@@ -249,13 +250,11 @@ def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
     >>> other_cells.uns["scgap"] = stored
     >>> scgap.tl.predict(other_cells, {"perturbation": "drug_1", "dose_value": 100.0})
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(Path(path), framework="numpy") as file:
-            metadata = (file.metadata() or {})["scgap"]
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        stored = _unpack(json.loads(metadata), "", arrays)
+        arrays, metadata = read_arrays(Path(path))
+        stored = _unpack(json.loads(metadata["scgap"]), "", arrays)
         model_from_uns(stored)  # refuses what is not a map
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
