@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
 
+from scgap._files import read_arrays, write_arrays
 from scgap._messages import reason
 from scgap._train import Progress, Report
 
@@ -26,26 +25,19 @@ def fingerprint_of(params: dict[str, Any], arrays: Any) -> str:
 
 
 def write_checkpoint(path: Path, progress: Progress, fingerprint: str) -> None:
-    """Write beside the file, then put the new one in its place: at no moment is there half a file."""
+    """Put this state of the run in the place of the last one."""
     leaves = jax.tree.leaves((progress.state, progress.best))
     arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-    content = save(arrays, metadata={"fingerprint": fingerprint, "history": json.dumps(progress.history)})
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    write_arrays(path, arrays, {"fingerprint": fingerprint, "history": json.dumps(progress.history)})
 
 
 def read_checkpoint(path: Path, fresh: Progress, fingerprint: str) -> Progress:
     """The saved run, in the shape of a fresh one."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            leaves = [file.get_tensor(name) for name in sorted(file.keys())]
+        arrays, metadata = read_arrays(path)
     except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:
         raise _no_checkpoint(path, error) from error
+    leaves = list(arrays.values())
     if metadata.get("fingerprint") != fingerprint:
         raise ValueError(
             f"{path} is a checkpoint of other data or settings. Pass another file as checkpoint=, or delete it to "

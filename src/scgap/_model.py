@@ -14,6 +14,7 @@ from scgap._adata import Data, Modality, check_mods, get_modality
 from scgap._checks import check_folder, check_path, need, text
 from scgap._conditions import Design, design_from_dict
 from scgap._encoding import Encoding, encoding_from_dict, encoding_to_dict
+from scgap._files import read_arrays, write_arrays
 from scgap._messages import not_found, reason
 from scgap._representation import Representation, representation_from_dict, representation_to_dict
 from scgap._stored import (
@@ -245,7 +246,7 @@ def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap"
     ValueError
         The folder of ``path`` does not exist, ``path`` is a folder, or what is under ``key`` is damaged.
     OSError
-        The file cannot be written.
+        The file cannot be written. An earlier one is then as it was.
 
     See Also
     --------
@@ -262,12 +263,10 @@ def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap"
     ...     adata.uns["again"] = scgap.read_transport(f"{folder}/map.safetensors")
     >>> scgap.tl.predict(adata, "drug_1", key="again")
     """
-    from safetensors.numpy import save_file
-
     path = check_folder(path)
     arrays: dict[str, np.ndarray] = {}
     plain = _pack(model_to_uns(get_model(data, mod, key)), "", arrays)
-    save_file(arrays, path, metadata={"scgap": json.dumps(plain)})
+    write_arrays(path, arrays, {"scgap": json.dumps(plain)})
 
 
 def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
@@ -290,8 +289,8 @@ def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
     TypeError
         ``path`` is no path.
     ValueError
-        The file is not a map written by scgap, or damaged, or was written by a newer version. Nothing in it is run,
-        whatever it holds.
+        The file is not a map written by scgap, or damaged, be it by a single bit, or was written by a newer version.
+        Nothing in it is run, whatever it holds.
 
     Examples
     --------
@@ -306,16 +305,14 @@ def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
     >>> other_cells.uns["scgap"] = stored
     >>> scgap.tl.predict(other_cells, {"perturbation": "drug_1", "dose_value": 100.0})
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     file_path = check_path(path)
     if not file_path.is_file():
         raise FileNotFoundError(f"There is no file {str(file_path.absolute())!r}. Pass the path of one.")
     try:
-        with safe_open(file_path, framework="numpy") as file:
-            metadata = (file.metadata() or {})["scgap"]
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        stored = _unpack(json.loads(metadata), "", arrays)
+        arrays, metadata = read_arrays(file_path)
+        stored = _unpack(json.loads(metadata["scgap"]), "", arrays)
     except (SafetensorError, OSError, *DAMAGED) as error:
         raise _no_map(file_path, error) from error
     _check_version(stored)

@@ -225,7 +225,9 @@ def fit_transport(
         feature names, a view without ``copy``, settings out of range, ``uns[key_added]`` that is not a map, or a
         ``checkpoint`` of another run or in no folder.
     FloatingPointError
-        Training diverged.
+        Training diverged. A ``checkpoint`` holds the last weights before that.
+    OSError
+        The ``checkpoint`` cannot be written. The one before it is then as it was, and training goes on from there.
 
     Warns
     -----
@@ -388,17 +390,18 @@ def _fit_unseen(
     run: Mapping[str, Any],
     progress: bool,
 ) -> UnseenMaps | None:
-    """The maps for unseen conditions; None if Ctrl-C ends their training."""
+    """The maps for unseen conditions; None if Ctrl-C or a loss that is not finite ends their training."""
     try:
         with tqdm(total=len(folds) + len(starts), desc="leaving conditions out", disable=not progress) as bar:
             return fit_unseen(trained, known, folds, partial(validate_conditions, starts, on_map=bar.update, **run))
     except KeyboardInterrupt:
-        warnings.warn(
-            "Interrupted while conditions were left out: the one map of all conditions, which is kept, predicts unseen "
-            "conditions, too.",
-            stacklevel=3,
-        )
-        return None
+        reason = "Interrupted while conditions were left out"
+    except FloatingPointError as error:
+        reason = f"Training without some of the conditions diverged ({error})"
+    warnings.warn(
+        f"{reason}: the one map of all conditions, which is kept, predicts unseen conditions, too.", stacklevel=3
+    )
+    return None
 
 
 def _embed(network: ConditionalMap, weights: Weights, table: Encoding, conditions: Sequence[Condition]) -> np.ndarray:
