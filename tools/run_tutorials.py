@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
 NOT_EXECUTED = {"sciplex3"}  # a download of several GB, and a GPU
 TIMEOUT = 600  # seconds a cell
+PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|usr|opt|Users)/.*")
 # Without ipywidgets tqdm warns of progress bars, which the tutorials do not draw.
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 
@@ -28,8 +29,8 @@ def executed(path):
 def paths_in(notebook):
     """Paths of this machine in the output, which nobody else has."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    texts = [text for output in outputs for text in (output.get("text", ""), *map(str, output.get("data", {}).values()))]
-    return [found for text in texts for found in re.findall(r"(?<![\w.:/])/(?:home|root|tmp|work|usr|opt|Users)/.*", text)]
+    texts = [text for output in outputs for text in (output.get("text", ""), *output.get("data", {}).values())]
+    return [found for text in texts for found in PATH.findall(str(text))]
 
 
 def main(names):

@@ -294,6 +294,6 @@ def test_what_is_no_table_is_refused(table, refused):
 
 
 def test_predictions_without_a_tier_have_one_panel(table):
-    table = table[table["support"] == "seen"].assign(support=pd.Categorical([None] * (table["support"] == "seen").sum()))
+    table = table[table["support"] == "seen"].assign(support=np.nan)
     axis = scgap.pl.scores(table, show=False)
     assert axis.get_title() == "8 conditions"
