@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test lint docs tutorials clean
 
 help:
 	@echo 'make demo   fit and predict on a simulated drug screen: a table, and the picture demo/moments.png'
@@ -15,6 +15,7 @@ help:
 	@echo "make test   run the quick tests; options for pytest: make test PYTEST_ARGS='-k split'"
 	@echo 'make lint   check style and types'
 	@echo 'make docs   build the documentation into docs/_build/html'
+	@echo 'make tutorials  run the tutorials and write them with their output'
 	@echo 'make clean  remove the environment and everything that was built'
 
 # The shell drops an option whose variable is unset or empty, and keeps spaces and signs inside a value.
@@ -40,6 +41,9 @@ lint: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going docs docs/_build/html
+
+tutorials: $(VENV)/.installed-docs
+	$(BIN)/python tools/run_tutorials.py
 
 # Only what lies in this folder: $(VENV) may be an environment that serves other work too.
 clean:

@@ -19,7 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "myst_nb",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "tutorials/README.md"]
 
 nitpicky = True  # a name that leads nowhere is an error
 default_role = "py:obj"  # a name in single backticks is a link
@@ -33,6 +33,7 @@ autodoc_typehints_description_target = "documented"
 myst_enable_extensions = ["dollarmath"]
 nb_execution_raise_on_error = True  # a page whose code no longer runs fails the build
 nb_execution_timeout = 300
+nb_execution_excludepatterns = ["tutorials/*"]  # shown with the output they have; tests/test_tutorials.py runs them
 nb_merge_streams = True
 
 # Links into other projects need the network: only the published build has them, elsewhere their names are plain text.

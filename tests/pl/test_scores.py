@@ -291,3 +291,9 @@ def test_what_is_no_table_is_refused(table, refused):
         scgap.pl.scores(table.drop(columns="value"), show=False)
     with pytest.raises(TypeError, match="data is an ndarray"):
         scgap.pl.scores(table.to_numpy(), show=False)
+
+
+def test_predictions_without_a_tier_have_one_panel(table):
+    table = table[table["support"] == "seen"].assign(support=np.nan)
+    axis = scgap.pl.scores(table, show=False)
+    assert axis.get_title() == "8 conditions"
