@@ -14,7 +14,7 @@ import scgap
 
 CONDITION = {"perturbation": "drug_1", "dose_value": 100.0, "cell_line": "line_1"}
 ORDER = 0.1  # of the cells' standard deviation: how far the mean of a prediction moves with the order of rows
-SCORES = 0.15  # of a score, averaged over conditions; another seed moves it as much
+SCORES = 0.25  # of a score, averaged over conditions: 15 % were seen, and as much with another seed
 THREADS = 1e-4  # of the largest weight
 
 
