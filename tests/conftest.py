@@ -7,12 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from hypothesis import settings
 from mudata import MuData
 from scipy import sparse
 
 import scgap
 
 matplotlib.use("agg")
+
+# `--hypothesis-profile=nightly`: each property is tried on 20 times as many inputs.
+settings.register_profile("nightly", max_examples=2_000, deadline=None)
 
 # Fits of one shape share one compilation, which takes far longer than their few iterations.
 DESIGN = {"dose_col": "dose_value", "group_col": "cell_line"}

@@ -285,3 +285,11 @@ def test_what_is_written_is_read_back(members, design, dosed):
     row = write_members(design, members)
     assert set(row) == {*design.target_cols, *(design.dose_cols if dosed else ())}
     assert parse_condition(design if dosed else design._replace(dose_cols=()), row).members == members
+
+
+def test_controls_in_combinations_that_are_not_the_reference_are_named():
+    obs = pd.DataFrame({"genes": ["control", "A+ctrl", "ctrl+B", "A+B"]})
+    with pytest.warns(UserWarning, match="'ctrl' in combinations is taken for a perturbation.*reference_key='control'"):
+        read_conditions(make_design("genes", "control", sep="+"), obs)
+    read_conditions(make_design("genes", "ctrl", sep="+"), obs.replace("control", "ctrl"))  # which warns of nothing
+    read_conditions(make_design("genes", "control"), obs)  # for there are no combinations

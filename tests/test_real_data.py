@@ -97,6 +97,57 @@ def test_norman_combinations():
     assert (moved["KLF1+SLC38A2"] != moved["KLF1+MAP2K6"]).any()
 
 
+NULLS = ["CD86", "ETV7", "PDCD1LG2", "POU2F2"]  # knock-outs that change nothing
+CLEAR = ["IFNGR1", "JAK2", "STAT1", "SMAD4"]
+
+
+def papalexi():
+    """Ten knock-outs in 20 components of training cells, 80/20."""
+    adata = read("papalexi_thp1_10targets.h5ad")
+    columns = {"target_col": "target", "reference_key": "non-targeting"}
+    scgap.pp.split(adata, **columns)
+    sc.pp.normalize_total(adata)
+    sc.pp.log1p(adata)
+    cells = np.asarray(adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X)
+    train = (adata.obs["split"] != "test").to_numpy()
+    centre = cells[train].mean(0)
+    _, _, components = np.linalg.svd(cells[train] - centre, full_matrices=False)
+    return AnnData(((cells - centre) @ components[:20].T).astype(np.float32), adata.obs), columns
+
+
+def way_and_errors(adata, columns):
+    """Mean way of a cell under each knock-out, and the energy distances of map and identity."""
+    scgap.tl.fit_transport(adata, **columns, split_col="split", **QUICK, n_iters=600)
+    table = scgap.tl.evaluate(adata, metrics=["energy_distance"], baselines=["identity"])
+    errors = table.pivot_table(index="condition", columns="method", values="value", observed=True)
+    screened = scgap.tl.screen(adata, n_cells=300, progress=False)
+    source = adata[screened.obs["source_cell"].astype(str)].X
+    way = pd.Series(np.linalg.norm(screened.X - source, axis=1))
+    return way.groupby(screened.obs["condition_label"].astype(str).to_numpy()).mean(), errors
+
+
+def test_papalexi_knock_outs_without_effect_move_nothing():
+    way, errors = way_and_errors(*papalexi())
+    assert way[NULLS].max() < 0.4 * way[CLEAR].min()
+    assert (errors.loc[CLEAR, "scgap"] < 0.3 * errors.loc[CLEAR, "identity"]).all()
+    # No farther from the observed cells than control cells, but for the noise of 150 cells.
+    assert (errors.loc[NULLS, "scgap"] - errors.loc[NULLS, "identity"]).max() < 0.05
+
+
+def test_papalexi_with_permuted_labels_stays_at_the_identity():
+    adata, columns = papalexi()
+    generator = np.random.default_rng(0)
+    target = adata.obs["target"].astype(str).to_numpy()
+    for part in ("train", "valid", "test"):
+        cells = (adata.obs["split"] == part).to_numpy()
+        target[cells] = generator.permutation(target[cells])
+    spread = np.linalg.norm(adata.X - adata.X.mean(0), axis=1).mean()
+    adata.obs["target"] = target
+    way, errors = way_and_errors(adata, columns)
+    assert way.max() < 0.1 * spread
+    assert (errors["scgap"] - errors["identity"]).mean() < 0.02
+
+
 def test_norman_doubles_from_their_singles():
     adata = read("norman_k562_subset.h5ad")
     doubles = ["KLF1+MAP2K6", "KLF1+TGFBR2", "MAP2K3+MAP2K6", "MAP2K3+SLC38A2", "MAPK1+TGFBR2"]

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +10,8 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scgap._messages import kind_of, listed, not_found
+from scgap._checks import text, texts
+from scgap._messages import kind_of, listed, not_found, shown
 
 # Not `type` statements, which the rendered signatures would show by name alone.
 Data: TypeAlias = AnnData | MuData  # noqa: UP040
@@ -62,7 +61,7 @@ Matrix: TypeAlias = Rows | OnDisk  # noqa: UP040
 def get_modality(data: Data, mod: str | None) -> AnnData:
     """The AnnData to work on: ``data`` itself, or modality ``mod`` of a MuData."""
     if not isinstance(mod, str | None):
-        raise TypeError(f"mod={mod!r}. Pass one modality: several at once are for fits and what is made of them.")
+        raise TypeError(f"mod={shown(mod)}. Pass one modality: several at once are for fits and what is made of them.")
     if isinstance(data, MuData):
         if mod is None:
             raise ValueError(
@@ -81,6 +80,12 @@ def get_modality(data: Data, mod: str | None) -> AnnData:
             "adata.var = adata.var.to_memory(); adata.X can stay where it is."
         )
     return data
+
+
+def check_predicted(predicted: Any, name: str) -> None:
+    """Refuse what is no AnnData."""
+    if not isinstance(predicted, AnnData):
+        raise TypeError(f"{name} is {kind_of(predicted)}. Pass an AnnData with the predicted cells of one method.")
 
 
 def check_writable(adata: AnnData, *, copy: bool) -> None:
@@ -110,6 +115,18 @@ def check_unique(var_names: pd.Index, name: str) -> None:
         )
 
 
+def check_mods(data: Data, mod: Modality) -> None:
+    """Refuse what names no several modalities."""
+    if not isinstance(mod, list | tuple):
+        raise TypeError(f"mod={shown(mod)}. Pass the name of one modality, or a list of several.")
+    if not isinstance(data, MuData):
+        raise TypeError(f"mod={shown(mod)} was given with {kind_of(data)}. Pass a MuData that holds these modalities.")
+    if len(set(texts("mod", mod))) < max(2, len(mod)):
+        raise ValueError(f"mod={shown(mod)}. Pass the name of one modality, or a list of two or more different ones.")
+    for one in mod:
+        get_modality(data, one)
+
+
 def check_key(name: str) -> str:
     """Refuse names that no AnnData writer takes."""
     if not isinstance(name, str) or not name or "/" in name:
@@ -120,14 +137,6 @@ def check_key(name: str) -> str:
     return name
 
 
-def check_folder(path: str | PathLike[str]) -> Path:
-    """Refuse files in folders that do not exist."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"{str(path)!r} is in a folder, {str(path.parent)!r}, that does not exist. Make it first.")
-    return path
-
-
 def get_obs(data: Data, mod: str | None, columns: Sequence[str | None], *, hint: str = "") -> pd.DataFrame:
     """The named obs columns, None left out, one row a cell; looked up in the modality first, then in the MuData.
 
@@ -135,8 +144,10 @@ def get_obs(data: Data, mod: str | None, columns: Sequence[str | None], *, hint:
     """
     adata = get_modality(data, mod)
     found: dict[str, pd.Series] = {}
-    for column in filter(None, columns):
-        if column in adata.obs:
+    for column in columns:
+        if column is None:
+            continue
+        if text("A column of obs", column) in adata.obs:
             found[column] = adata.obs[column]  # type: ignore[assignment]  # anndata's lazy obs
         elif isinstance(data, MuData) and column in data.obs:
             found[column] = data.obs[column].reindex(adata.obs_names)
@@ -153,11 +164,12 @@ def get_layers(adata: AnnData) -> list[str]:
 
 def get_matrix(adata: AnnData, layer: str | None) -> Matrix:
     """``X`` or a layer: a NumPy array or a CSR matrix in memory, or rows on disk."""
-    if layer is not None and layer not in adata.layers:
+    if layer is not None and text("layer", layer) not in adata.layers:
         raise KeyError(not_found(layer, "adata.layers", get_layers(adata)))
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError("adata.X is None. Pass the layer that holds the data as layer=.")
+    _check_numbers(matrix, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
     if is_csc_file(matrix):
         matrix = matrix.to_memory()  # for each of its rows lies scattered over the whole file
     if sparse.issparse(matrix):
@@ -166,6 +178,22 @@ def get_matrix(adata: AnnData, layer: str | None) -> Matrix:
     if any(hasattr(matrix, mark) for mark in ("compute", "to_memory", "file", "oindex")):
         return OnDisk(matrix)
     return np.asarray(matrix)
+
+
+def _check_numbers(matrix: Any, where: str) -> None:
+    """Refuse what is no matrix of real numbers, all of which are there."""
+    kind = getattr(getattr(matrix, "dtype", None), "kind", "O")
+    if kind not in "biuf" or len(getattr(matrix, "shape", ())) != 2:
+        raise TypeError(
+            f"{where} is {kind_of(matrix)} of {getattr(matrix, 'dtype', 'objects')} and shape "
+            f"{getattr(matrix, 'shape', ())}. Features are a matrix of real numbers: convert them, e.g. with "
+            ".astype('float32')."
+        )
+    if np.ma.is_masked(matrix):
+        raise ValueError(
+            f"{where} is a masked array with {np.ma.count_masked(matrix)} values missing. Transport needs all of them: "
+            "fill them in, with .filled(...), or drop these cells or features."
+        )
 
 
 def is_csc_file(matrix: Any) -> bool:
@@ -216,6 +244,8 @@ def check_finite(matrix: Matrix, where: str) -> np.ndarray:
 
     Return the least value (n_obs,) of each cell, which comes with it: a matrix on disk is read once.
     """
+    if not matrix.shape[1]:
+        raise ValueError(f"{where} holds no features. There has to be at least one: look at how they were selected.")
     least = np.empty(matrix.shape[0])
     n_bad = 0
     for rows, chunk in iter_chunks(matrix):

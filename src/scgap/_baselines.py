@@ -195,6 +195,8 @@ BASELINES: dict[str, Baseline] = {
     "nearest": nearest,
     "ridge": ridge,
 }
+PERMUTED = "permuted_conditions"
+TAKEN = frozenset({*BASELINES, PERMUTED, "ceiling"})  # names of methods that everything is held against
 
 
 def _in_order(condition: Condition) -> Condition:

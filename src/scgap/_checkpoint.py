@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
 
+from scgap._files import read_arrays, write_arrays
+from scgap._messages import reason
 from scgap._train import Progress, Report
 
 
@@ -25,33 +25,48 @@ def fingerprint_of(params: dict[str, Any], arrays: Any) -> str:
 
 
 def write_checkpoint(path: Path, progress: Progress, fingerprint: str) -> None:
-    """Write beside the file, then put the new one in its place: at no moment is there half a file."""
+    """Put this state of the run in the place of the last one."""
     leaves = jax.tree.leaves((progress.state, progress.best))
     arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-    content = save(arrays, metadata={"fingerprint": fingerprint, "history": json.dumps(progress.history)})
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    write_arrays(path, arrays, {"fingerprint": fingerprint, "history": json.dumps(progress.history)})
 
 
 def read_checkpoint(path: Path, fresh: Progress, fingerprint: str) -> Progress:
     """The saved run, in the shape of a fresh one."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            leaves = [jnp.asarray(file.get_tensor(name)) for name in sorted(file.keys())]
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a checkpoint, or it is damaged ({error}). Delete it to start again."
-        ) from error
+        arrays, metadata = read_arrays(path)
+    except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:
+        raise _no_checkpoint(path, error) from error
+    leaves = list(arrays.values())
     if metadata.get("fingerprint") != fingerprint:
         raise ValueError(
             f"{path} is a checkpoint of other data or settings. Pass another file as checkpoint=, or delete it to "
             "start again."
         )
-    structure = jax.tree.structure((fresh.state, fresh.best))
-    state, best = jax.tree.unflatten(structure, leaves)
-    return Progress(state, best, [Report(*row) for row in json.loads(metadata["history"])])
+    like, structure = jax.tree.flatten((fresh.state, fresh.best))
+    try:
+        _check_leaves(leaves, like)
+        history = [_report(*row) for row in json.loads(metadata["history"])]
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        raise _no_checkpoint(path, error) from error
+    state, best = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in leaves])
+    return Progress(state, best, history)
+
+
+def _check_leaves(leaves: list[np.ndarray], like: list[Any]) -> None:
+    """Refuse what has not the shapes and types of a fresh run, or is not finite."""
+    found = [(leaf.shape, leaf.dtype) for leaf in leaves]
+    if found != [(np.shape(leaf), np.asarray(leaf).dtype) for leaf in like]:
+        raise ValueError("its arrays are not those of this run")
+    if not all(np.isfinite(leaf).all() for leaf in leaves):
+        raise ValueError("it holds NaN or infinite values")
+
+
+def _report(iteration: Any, *losses: Any) -> Report:
+    if type(iteration) is not int or not all(isinstance(loss, float) for loss in losses):
+        raise ValueError("its history holds no numbers")
+    return Report(iteration, *losses)
+
+
+def _no_checkpoint(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is not a checkpoint, or it is damaged ({reason(error)}). Delete it to start again.")

@@ -1,13 +1,20 @@
 """Conditions: from labels in obs to sets of perturbations with doses, in a context."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from scgap._messages import kind_of, listed, nearest, not_found
+from scgap._checks import text, texts
+from scgap._messages import kind_of, listed, nearest, not_found, shown
+from scgap._names import spelling
+
+# What control cells are usually called, in the spelling of `spelling`.
+CONTROLS = ("control", "ctrl", "ctl", "ntc", "nontargeting", "negctrl", "dmso", "vehicle", "untreated", "unperturbed")
 
 
 class Design(NamedTuple):
@@ -58,17 +65,19 @@ def make_design(
     sep: str | None = None,
 ) -> Design:
     """Check the column arguments of a public call and put them together."""
-
-    def names(value: str | Sequence[str] | None) -> tuple[str, ...]:
-        return () if value is None else (value,) if isinstance(value, str) else tuple(value)
-
     if not isinstance(reference_key, str | Real | np.bool_):
         raise TypeError(f"reference_key is {kind_of(reference_key)}. Pass the one label that control cells have.")
     if sep is not None and not (isinstance(sep, str) and sep):
         raise ValueError(
-            f"sep={sep!r}. Pass the text between the names of a combination, or None for labels as a whole."
+            f"sep={shown(sep)}. Pass the text between the names of a combination, or None for labels as a whole."
         )
-    design = Design(names(target_col), label_text(reference_key), names(dose_col), names(group_col), time_col, sep)
+    columns_of = {"target_col": target_col, "dose_col": dose_col, "group_col": group_col}
+    target_cols, dose_cols, group_cols = (
+        () if value is None else tuple(texts(argument, value)) for argument, value in columns_of.items()
+    )
+    if time_col is not None:
+        text("time_col", time_col)
+    design = Design(target_cols, label_text(reference_key), dose_cols, group_cols, time_col, sep)
     for argument, columns in (("target_col", design.target_cols), ("group_col", design.group_cols)):
         if len(set(columns)) < len(columns):
             raise ValueError(f"{argument} names a column twice: {listed(columns)}. Pass each column once.")
@@ -112,6 +121,7 @@ def read_conditions(
     conditions = sorted(set(parsed), key=_sort_key)
     if need_controls:
         _check_reference(design, conditions, rows)
+        _warn_of_controls(design, conditions)
     position = {condition: i for i, condition in enumerate(conditions)}
     condition_of_code = np.full(len(written), -1)
     condition_of_code[labelled] = [position[condition] for condition in parsed]
@@ -223,6 +233,17 @@ def _check_reference(design: Design, conditions: Sequence[Condition], rows: pd.D
         raise ValueError(
             f"reference_key={design.reference_key!r} names no control cells: "
             + not_found(design.reference_key, where, labels)
+        )
+
+
+def _warn_of_controls(design: Design, conditions: Sequence[Condition]) -> None:
+    """Say so where a member of combinations has a name that controls usually have, and is not the reference."""
+    members = {name for condition in conditions if len(condition.members) > 1 for name, _ in condition.members}
+    if found := sorted(name for name in members if spelling(name) in {*CONTROLS, spelling(design.reference_key)}):
+        warnings.warn(
+            f"{listed(found)} in combinations is taken for a perturbation: controls are reference_key="
+            f"{design.reference_key!r} alone. If it stands for control there, too, call both alike.",
+            skip_file_prefixes=(str(Path(__file__).parent),),
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from scgap._checks import text
 from scgap._conditions import label_text
 from scgap._messages import kind_of, listed, not_found
 
@@ -58,7 +59,7 @@ def descriptors_to_uns(descriptors: Descriptors) -> dict[str, Any]:
 
 def descriptors_from_uns(uns: Mapping[str, Any], key: str) -> Descriptors:
     """What is stored under ``uns[key]``; a DataFrame there is a table, too."""
-    if key not in uns:
+    if text("key", key) not in uns:
         raise KeyError(not_found(key, "adata.uns", list(uns)) + " scgap.pp.encode_drugs and its like make encodings.")
     stored = uns[key]
     if isinstance(stored, pd.DataFrame):

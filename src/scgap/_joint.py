@@ -12,8 +12,8 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import linalg, sparse
 
-from scgap._adata import Data, Modality, check_writable, get_layers, get_matrix, get_modality, to_dense
-from scgap._messages import kind_of, listed
+from scgap._adata import Data, Modality, check_mods, check_writable, get_layers, get_matrix, get_modality, to_dense
+from scgap._messages import listed
 from scgap._representation import Representation, make_representation
 
 
@@ -21,12 +21,7 @@ def one_object(data: Data, mod: Modality) -> tuple[Data, str | None]:
     """``data`` and ``mod`` as they are; of several modalities, an AnnData of all of them, and None."""
     if mod is None or isinstance(mod, str):
         return data, mod
-    if not isinstance(mod, list | tuple):
-        raise TypeError(f"mod={mod!r}. Pass the name of one modality, or a list of several.")
-    if not isinstance(data, MuData):
-        raise TypeError(f"mod={list(mod)!r} was given with {kind_of(data)}. Pass a MuData that holds these modalities.")
-    if len(set(mod)) < max(2, len(mod)):
-        raise ValueError(f"mod={list(mod)!r}. Pass the name of one modality, or a list of two or more different ones.")
+    check_mods(data, mod)
     return _join(_parts(data, mod), data), None
 
 

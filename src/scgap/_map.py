@@ -13,6 +13,7 @@ from scgap._arrays import ConditionArrays, pad_rows
 
 type Pooling = Literal["sum", "mean", "attention"]
 
+CONDITION_SHARE = 4  # variance of the condition in the first layer, in units of the cell's
 ABSENT = -1e30  # logarithm of the presence of padding: finite, for the empty set holds nothing else
 
 type Weights = dict[str, Any]
@@ -56,6 +57,8 @@ class ConditionalMap(nn.Module):
     def __call__(self, cells: jax.Array, vectors: jax.Array, condition: ConditionArrays) -> jax.Array:
         """The displacement of control, the empty set, is zero by construction, and goes to zero with all doses."""
         c = ConditionEncoder(self.n_embedding, self.pooling, name="encoder")(vectors, condition)
+        # However many features there are, the condition has four fifths of the variance that the first layer sees.
+        c *= max(1.0, (CONDITION_SHARE * cells.shape[-1] / self.n_embedding) ** 0.5)
         h = jnp.concatenate([cells, jnp.broadcast_to(c, (*cells.shape[:-1], len(c)))], axis=-1)
         for i, width in enumerate(self.hidden):
             h = nn.gelu(nn.Dense(width, name=f"hidden_{i}")(h))

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 MAX_LISTED = 8
+MAX_SHOWN = 60  # characters of a value
 
 
 def listed(names: Iterable[object]) -> str:
@@ -11,6 +12,22 @@ def listed(names: Iterable[object]) -> str:
     names = list(names)
     shown = ", ".join(repr(str(name)) for name in names[:MAX_LISTED])
     return shown + (f", … ({len(names)} in all)" if len(names) > MAX_LISTED else "") if names else "nothing"
+
+
+def shown(value: object) -> str:
+    """A value on one line, cut after MAX_SHOWN."""
+    return cut(repr(value))
+
+
+def cut(words: str) -> str:
+    """A text on one line, cut after MAX_SHOWN."""
+    line = " ".join(words.split())
+    return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}…"
+
+
+def reason(error: Exception) -> str:
+    """What an error says, with its kind where it is not written for people."""
+    return cut(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")
 
 
 def nearest(what: str, found: Collection[object]) -> str | None:

@@ -1,7 +1,8 @@
 """A fitted map, and its two stored forms: ``uns`` of an AnnData and one safetensors file."""
 
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,11 +10,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, Modality, check_folder, get_modality
+from scgap._adata import Data, Modality, check_mods, get_modality
+from scgap._checks import check_folder, check_path, need, text
 from scgap._conditions import Design, design_from_dict
 from scgap._encoding import Encoding, encoding_from_dict, encoding_to_dict
-from scgap._messages import not_found
+from scgap._files import read_arrays, write_arrays
+from scgap._messages import not_found, reason
 from scgap._representation import Representation, representation_from_dict, representation_to_dict
+from scgap._stored import (
+    check_encoding,
+    check_params,
+    check_representation,
+    check_tables,
+    check_unseen,
+    check_weights,
+    network_shapes,
+)
 
 if TYPE_CHECKING:
     from scgap._map import ConditionalMap, Weights
@@ -23,19 +35,9 @@ class UnseenMaps(NamedTuple):
     """What predicts conditions without training cells, from the condition-level validation of a fit."""
 
     maps: list["Weights"]
-    """Of all conditions: their mean displacement is the prediction."""
-    fold_maps: list["Weights"]
-    """Each without some of the conditions; where all these maps disagree, predictions err."""
-    iteration: int
-    """Updates of each."""
-    scales: dict[str, float]
-    """Support tier -> share of the displacement that is trusted; that of ``""`` for the others."""
+    """Of all conditions, from other random numbers each: their mean displacement is the prediction."""
     validation: pd.DataFrame
     """One row a left-out condition: ``condition_label``, ``support`` without it, ``identity`` and ``error``."""
-
-    def scale(self, tier: str) -> float:
-        """How much of the displacement to trust."""
-        return self.scales.get(tier, self.scales[""])
 
     def expected_error(self, tier: str) -> float:
         """Mean energy distance at which left-out conditions of a tier were predicted; NaN if there were none."""
@@ -44,6 +46,7 @@ class UnseenMaps(NamedTuple):
 
 
 FORMAT_VERSION = 1
+DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)  # by strange content
 TABLE = ("condition_label", "split", "n_cells")  # columns of the table of conditions beside those of the design
 
 
@@ -80,7 +83,7 @@ class TransportModel(NamedTuple):
         """The network that the weights belong to."""
         from scgap._map import ConditionalMap  # here, so that plots do not load JAX
 
-        return ConditionalMap(tuple(self.params["hidden"]), pooling=self.params["pooling"])
+        return ConditionalMap(tuple(self.params["hidden"]), self.embedding.shape[1], self.params["pooling"])
 
 
 def indexed(table: pd.DataFrame) -> pd.DataFrame:
@@ -103,10 +106,7 @@ def model_to_uns(model: TransportModel) -> dict[str, Any]:
     }
     if model.unseen is not None:
         stored["unseen"] = {
-            "maps": _numbered(model.unseen.maps),
-            "fold_maps": _numbered(model.unseen.fold_maps),
-            "iteration": model.unseen.iteration,
-            "scales": json.dumps(model.unseen.scales),
+            "maps": {f"{i:02d}": _to_numpy(weights) for i, weights in enumerate(model.unseen.maps)},
             "validation": indexed(model.unseen.validation),
         }
     return stored
@@ -121,14 +121,30 @@ def check_free(uns: Mapping[str, Any], key: str) -> None:
         )
 
 
-def model_from_uns(stored: Mapping[str, Any]) -> TransportModel:
-    """The inverse of `model_to_uns`."""
-    version = int(stored.get("format_version", 0)) if isinstance(stored, Mapping) else 0
+def model_from_uns(stored: Any) -> TransportModel:
+    """The inverse of `model_to_uns`, with all checked that it holds."""
+    _check_version(stored)
+    try:
+        return _checked(_read(stored))
+    except DAMAGED as error:
+        raise ValueError(
+            f"The stored map is damaged, or was changed by hand ({reason(error)}). Read it again from where it was "
+            "written, or fit it again with scgap.tl.fit_transport."
+        ) from error
+
+
+def _check_version(stored: Any) -> None:
+    version = stored.get("format_version") if isinstance(stored, Mapping) else None
+    version = int(version) if isinstance(version, Integral) else 0
     if version != FORMAT_VERSION:
         raise ValueError(
             f"The stored map has format version {version or 'unknown'}, this scgap reads {FORMAT_VERSION}. "
             + ("Upgrade scgap." if version > FORMAT_VERSION else "Fit it again with scgap.tl.fit_transport.")
         )
+
+
+def _read(stored: Mapping[str, Any]) -> TransportModel:
+    """Content of the present format as it is."""
     return TransportModel(
         json.loads(str(stored["params"])),
         _to_numpy(stored["weights"]),
@@ -142,32 +158,65 @@ def model_from_uns(stored: Mapping[str, Any]) -> TransportModel:
     )
 
 
-def _numbered(maps: Sequence["Weights"]) -> dict[str, Any]:
-    """Weights of several maps under names that sort."""
-    return {f"{i:02d}": _to_numpy(weights) for i, weights in enumerate(maps)}
-
-
 def _unseen_from_uns(stored: Mapping[str, Any]) -> UnseenMaps:
-    maps, fold_maps = ([_to_numpy(of[name]) for name in sorted(of)] for of in (stored["maps"], stored["fold_maps"]))
-    return UnseenMaps(
-        maps, fold_maps, int(stored["iteration"]), json.loads(str(stored["scales"])), stored["validation"]
+    maps = [_to_numpy(stored["maps"][name]) for name in sorted(stored["maps"])]
+    return UnseenMaps(maps, stored["validation"])
+
+
+def _checked(model: TransportModel) -> TransportModel:
+    """The model, if all its parts fit to each other."""
+    design, encoding, weights = model.design, model.encoding, model.weights
+    check_params(model.params, design)
+    check_encoding(design, encoding)
+    check_tables(design, model.conditions, model.embedding, model.history)
+    n_points = check_representation(model.representation, model.var_names)
+    shapes = network_shapes(
+        model.params["hidden"],
+        model.params["pooling"],
+        n_embedding=model.embedding.shape[1],
+        n_vector=np.shape(weights["encoding"])[1],
+        n_context=1 + sum(map(len, encoding.groups.values())),
+        n_points=len(weights["centre"]) if n_points is None else n_points,
     )
+    for each in [weights, *(model.unseen.maps if model.unseen else [])]:
+        check_weights(each, shapes, np.shape(weights["encoding"]), shapes["displacement"]["bias"][0])
+    need(np.shape(weights["encoding"])[0] == len(encoding.perturbations), "there is not one vector a perturbation")
+    if model.unseen is not None:
+        check_unseen(*model.unseen)
+    units = model.params["units"]
+    need(not units or all(any(f.startswith(f"{mod}:") for mod in units) for f in model.var_names), "units do not fit")
+    return model
 
 
 def get_uns(data: Data, mod: Modality) -> MutableMapping[str, Any]:
     """Where a map is kept: ``uns`` of the AnnData or modality, or of the MuData for a map of several modalities."""
-    return get_modality(data, mod).uns if isinstance(mod, str | None) else data.uns
+    if isinstance(mod, str | None):
+        return get_modality(data, mod).uns
+    check_mods(data, mod)
+    return data.uns
 
 
 def get_model(data: Data, mod: Modality, key: str) -> TransportModel:
     """The map stored under ``uns[key]``."""
     uns = get_uns(data, mod)
-    if key not in uns:
+    if text("key", key) not in uns:
         advice = "Fit a map first: scgap.tl.fit_transport(adata, ...)."
         if isinstance(mod, str) and key in data.uns:
             advice = "But mdata.uns has it, as the map of several modalities has: pass mod=[...] with all of them."
         raise KeyError(f"{not_found(key, 'adata.uns', list(uns))} {advice}")
     return model_from_uns(uns[key])
+
+
+def get_predictions(uns: Mapping[str, Any], key: str) -> dict[str, str]:
+    """Names of the predictions of the map under ``uns[key]``, with their conditions as JSON."""
+    for name, kind in (("predictions", str), ("expanded", Integral)):
+        found = uns[key].get(name, {})
+        if not isinstance(found, Mapping) or not all(isinstance(value, kind) for value in found.values()):
+            raise ValueError(
+                f"adata.uns[{key!r}][{name!r}] is not the dictionary that scgap.tl.predict writes. Delete it, and "
+                "predict again."
+            )
+    return dict(uns[key].get("predictions", {}))
 
 
 def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap", mod: Modality = None) -> None:
@@ -192,8 +241,12 @@ def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap"
     ------
     KeyError
         There is no map under ``key``.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
-        The folder of ``path`` does not exist.
+        The folder of ``path`` does not exist, ``path`` is a folder, or what is under ``key`` is damaged.
+    OSError
+        The file cannot be written. An earlier one is then as it was.
 
     See Also
     --------
@@ -210,12 +263,10 @@ def write_transport(data: Data, path: str | PathLike[str], *, key: str = "scgap"
     ...     adata.uns["again"] = scgap.read_transport(f"{folder}/map.safetensors")
     >>> scgap.tl.predict(adata, "drug_1", key="again")
     """
-    from safetensors.numpy import save_file
-
     path = check_folder(path)
     arrays: dict[str, np.ndarray] = {}
     plain = _pack(model_to_uns(get_model(data, mod, key)), "", arrays)
-    save_file(arrays, path, metadata={"scgap": json.dumps(plain)})
+    write_arrays(path, arrays, {"scgap": json.dumps(plain)})
 
 
 def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
@@ -233,8 +284,13 @@ def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
 
     Raises
     ------
+    FileNotFoundError
+        There is no such file.
+    TypeError
+        ``path`` is no path.
     ValueError
-        The file is not a map written by scgap, or was written by a newer version.
+        The file is not a map written by scgap, or damaged, be it by a single bit, or was written by a newer version.
+        Nothing in it is run, whatever it holds.
 
     Examples
     --------
@@ -249,20 +305,29 @@ def read_transport(path: str | PathLike[str]) -> dict[str, Any]:
     >>> other_cells.uns["scgap"] = stored
     >>> scgap.tl.predict(other_cells, {"perturbation": "drug_1", "dose_value": 100.0})
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
+    file_path = check_path(path)
+    if not file_path.is_file():
+        raise FileNotFoundError(f"There is no file {str(file_path.absolute())!r}. Pass the path of one.")
     try:
-        with safe_open(Path(path), framework="numpy") as file:
-            metadata = (file.metadata() or {})["scgap"]
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        stored = _unpack(json.loads(metadata), "", arrays)
-        model_from_uns(stored)  # refuses what is not a map
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{Path(path).name} is not a map written by scgap.write_transport, or it is damaged ({error}). "
-            "Write it again from the AnnData that holds the map."
-        ) from error
+        arrays, metadata = read_arrays(file_path)
+        stored = _unpack(json.loads(metadata["scgap"]), "", arrays)
+    except (SafetensorError, OSError, *DAMAGED) as error:
+        raise _no_map(file_path, error) from error
+    _check_version(stored)
+    try:
+        _checked(_read(stored))
+    except DAMAGED as error:
+        raise _no_map(file_path, error) from error
     return stored
+
+
+def _no_map(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path.name} is not a map written by scgap.write_transport, or it is damaged ({reason(error)}). Write it "
+        "again from the AnnData that holds the map."
+    )
 
 
 def _to_numpy(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,6 +356,7 @@ def _unpack(value: Any, name: str, arrays: Mapping[str, np.ndarray]) -> Any:
     if not isinstance(value, Mapping):
         return value
     if "array" in value:
+        need(value["array"] == name, "an array stands under another name")
         return arrays[name]
     if "strings" in value:
         return np.array(value["strings"], dtype=object)

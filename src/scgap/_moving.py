@@ -1,8 +1,7 @@
 """Moving cells to a condition: which cells, and each in its own group."""
 
-import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -67,7 +66,7 @@ class Moved(NamedTuple):
     points: np.ndarray
     """(n_cells, n)."""
     spread: np.ndarray
-    """(n_cells,) how far the maps of the condition-level validation disagree; NaN without them."""
+    """(n_cells,) root mean squared distance of several maps' predictions to their mean; NaN where it was not asked."""
 
 
 def move_cells(
@@ -104,27 +103,13 @@ def _move(
 
     arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
     move = partial(transport_cells, model.network, cells=points, condition=arrays)
-    unseen = model.unseen
+    unseen, nothing = model.unseen, np.full(len(points), np.nan, np.float32)
+    if unseen is None:
+        return Moved(move(weights=model.weights), nothing)
     tier = support_tiers(trained, model.encoding.perturbations, [condition])[0]
     is_seen = tier in ("control", "seen")
-    if unseen is None or (is_seen and not spread):
-        return Moved(move(weights=model.weights), np.full(len(points), np.nan, np.float32))
-    scale = 1.0 if is_seen else unseen.scale(tier)
-    by_maps = [move(weights=weights) for weights in unseen.maps]
-    by_folds = (move(weights=weights) for weights in unseen.fold_maps if spread)
-    disagreement = _spread(itertools.chain(by_maps, by_folds))
-    if is_seen:
-        return Moved(move(weights=model.weights), disagreement)
-    mean = np.mean(by_maps, axis=0)
-    return Moved((points + np.float32(scale) * (mean - points)).astype(points.dtype), disagreement)
-
-
-def _spread(predictions: Iterator[np.ndarray]) -> np.ndarray:
-    """Root mean squared distance (n_cells,) of predictions (n_cells, n), one after the other, to their mean."""
-    first = next(predictions)
-    mean, squares, n = first, np.zeros(len(first), np.float32), 1
-    for n, prediction in enumerate(predictions, 2):  # Welford (1962)
-        change = prediction - mean
-        mean = mean + change / np.float32(n)
-        squares += (change * (prediction - mean)).sum(1)
-    return np.sqrt(np.maximum(squares, 0.0) / n)
+    several = [move(weights=weights) for weights in unseen.maps if spread or not is_seen]
+    one = [move(weights=model.weights) for _ in range(spread or is_seen)]
+    moved = one[0] if is_seen else np.mean(several, axis=0)
+    disagreement = np.sqrt(np.var([*one, *several], axis=0).sum(1)) if spread else nothing
+    return Moved(moved, disagreement)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from scgap._conditions import check_number, plain, split_label
 from scgap._encoding import no_vector
-from scgap._messages import kind_of, listed, not_found
+from scgap._messages import kind_of, listed, not_found, shown
 from scgap._model import TABLE, TransportModel
 from scgap._names import matching_names
 from scgap._text import known_groups, read_text
@@ -24,7 +24,7 @@ def read_query(model: TransportModel, condition: Query, aliases: Aliases | None 
 
     Names are those of the fit, whatever their case, spaces and punctuation were; quantities are in the fit's units.
     """
-    design, aliases = model.design, aliases or {}
+    design, aliases = model.design, _checked_aliases(aliases)
     if isinstance(condition, str):
         query: dict[str, Any] = read_text(model, condition, aliases)
     elif isinstance(condition, Mapping | pd.Series):
@@ -40,6 +40,16 @@ def read_query(model: TransportModel, condition: Query, aliases: Aliases | None 
         if column not in design.columns:
             raise KeyError(not_found(column, "the columns of the fit", design.columns))
     return {column: _canonical(model, column, value, aliases) for column, value in query.items() if value is not None}
+
+
+def _checked_aliases(aliases: Any) -> Aliases:
+    if aliases is None:
+        return {}
+    if not isinstance(aliases, Mapping) or not all(isinstance(name, str) for pair in aliases.items() for name in pair):
+        raise TypeError(
+            f"aliases={shown(aliases)}. Pass a dictionary from other names to names of the fit, all strings."
+        )
+    return aliases
 
 
 def _canonical(model: TransportModel, column: str, value: Any, aliases: Aliases) -> Any:

@@ -14,7 +14,8 @@ from scipy import sparse
 from scipy.linalg.blas import sgemm
 
 from scgap._adata import Matrix, check_finite, get_matrix, iter_chunks, match_features, to_dense
-from scgap._messages import not_found
+from scgap._checks import text
+from scgap._messages import not_found, shown
 
 LARGEST_LOG = 50  # above any logarithm or arcsinh of a measurement
 N_LOOKED_AT = 256  # cells, in which counts would show
@@ -58,7 +59,7 @@ def make_representation(
     ``seen`` (n_obs,) are the cells that may decide what is possible: all but test cells. Features are standardised by
     ``unit_cells`` (n_obs,), where these are given.
     """
-    if use_rep is None or use_rep == "X":
+    if use_rep is None or (isinstance(use_rep, str) and use_rep == "X"):
         matrix, nonnegative = _checked(adata, layer, seen)
         _warn_of_many_features(adata.n_vars)
         points = to_dense(matrix)
@@ -68,7 +69,7 @@ def make_representation(
         )
         return representation, _standardised(representation, points)
     if not isinstance(use_rep, str):
-        raise ValueError(f"use_rep={use_rep!r}. Pass a key of obsm; a dictionary is for several modalities.")
+        raise ValueError(f"use_rep={shown(use_rep)}. Pass a key of obsm; a dictionary is for several modalities.")
     if unit_cells is not None:
         raise ValueError(
             f"standardise=True is for features, and use_rep={use_rep!r} is an embedding. Scale the features before it "
@@ -115,7 +116,9 @@ def read_matrix(representation: Representation, adata: AnnData) -> Matrix:
 
 def read_points(adata: AnnData, layer: str | None, use_rep: str | None) -> Matrix:
     """Features or embedding (n_obs, n) that ``layer`` and ``use_rep`` name, checked."""
-    return _finite_matrix(adata, layer) if use_rep is None or use_rep == "X" else _finite_points(adata, use_rep)
+    if use_rep is None or text("use_rep", use_rep) == "X":
+        return _finite_matrix(adata, layer)
+    return _finite_points(adata, use_rep)
 
 
 def feature_order(representation: Representation, adata: AnnData, var_names: np.ndarray) -> np.ndarray | slice:
@@ -293,7 +296,7 @@ def _warn_of_many_features(n_features: int) -> None:
 
 
 def _finite_points(adata: AnnData, use_rep: str) -> np.ndarray:
-    if use_rep not in adata.obsm:
+    if text("use_rep", use_rep) not in adata.obsm:
         raise KeyError(
             not_found(use_rep, "adata.obsm", list(adata.obsm)) + " Compute it first, e.g. with sc.pp.pca(adata)."
         )

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from scgap._baselines import BASELINES
-from scgap._checks import whole_number
+from scgap._checks import texts, whole_number
 from scgap._comparison import METRICS, Loss, as_it_is
 from scgap._messages import kind_of, listed, not_found
 
@@ -22,7 +22,7 @@ NUMBERS = ("mean", "low", "high", "score", "score_low", "score_high")
 
 def summarize(scores: Any, by: str | Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
     """One row a group, metric and method, as `scgap.tl.summarize_scores` describes it."""
-    by = [by] if isinstance(by, str) else list(by)
+    by = texts("by", by)
     n_bootstrap, seed = whole_number("n_bootstrap", n_bootstrap, 1), whole_number("seed", seed, 0)
     rows = []
     for group, part in _groups(_checked(scores, by), by):
@@ -110,8 +110,12 @@ def _checked(scores: Any, by: list[str]) -> pd.DataFrame:
             raise KeyError(not_found(str(name), "the columns to group by", others))
     if scores.empty:
         raise ValueError("scores has no rows. Pass some that scgap.tl.evaluate returned.")
-    texts = dict.fromkeys(REQUIRED[:3], str)
-    scores = scores.astype(texts).drop_duplicates([*by, *REQUIRED])
+    names = list(REQUIRED[:3])
+    if (missing := scores[names].isna().any(axis=1)).any():
+        raise ValueError(
+            f"{missing.sum()} rows of scores lack a condition, method or metric. Every row needs all three: drop these."
+        )
+    scores = scores.astype(dict.fromkeys(names, str)).drop_duplicates([*by, *REQUIRED])
     for group, part in _groups(scores, by):
         where = "".join(f" with {name} {str(value)!r}" for name, value in group.items())
         tiers = list(part["support"].unique()) if "support" in part else []

@@ -600,3 +600,8 @@ def test_moments_without_decoder_are_refused(screen, settings, refused):
 def test_history_without_a_map_is_refused(screen, refused):
     with refused(screen, KeyError, "'scgap' is not in adata.uns", "scgap.tl.fit_transport"):
         scgap.pl.history(screen, show=False)
+
+
+def test_several_modalities_are_those_of_a_mudata(fitted, refused):
+    with refused(fitted, TypeError, "mod=['rna', 'protein'] was given with an AnnData", "Pass a MuData"):
+        scgap.pl.history(fitted, mod=["rna", "protein"])

@@ -202,3 +202,9 @@ def test_doses_that_are_none_are_refused(screen, refused, value, words):
     screen.obs.loc[screen.obs["perturbation"] == "drug_1", "dose_value"] = value
     with refused(screen, ValueError, "'dose_value' holds", words):
         scgap.pp.split(screen, **DESIGN)
+
+
+@pytest.mark.parametrize("fraction", ["0.2", None, 1j, [0.2]])
+def test_a_fraction_is_a_number(screen, refused, fraction):
+    with refused(screen, ValueError, "fraction=", "from 0 to below 1"):
+        scgap.pp.split(screen, fraction=fraction)

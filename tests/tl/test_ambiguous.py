@@ -187,3 +187,15 @@ def test_labels_survive(screen, settings, tmp_path, pooling):
         np.testing.assert_array_equal(predicted(read, query), predicted(adata, query))
     with pytest.raises(ValueError, match=r"'5' may be any of 'dose=5\.0', 'label=5'"):
         scgap.tl.resolve(read, "5, 7")
+
+
+def test_a_shorter_expansion_leaves_nothing_of_a_longer_one(fitted):
+    scgap.tl.predict(fitted, {"dose_value": 100.0}, on_ambiguous="expand", key_added="each")  # of 3 drugs
+    scgap.tl.predict(fitted, "drug_1 100", key_added="each_7")  # one's own, which stays
+    scgap.tl.predict(fitted, OPEN, on_ambiguous="expand", key_added="each")  # at 2 doses
+    names = ["each_1", "each_2", "each_7"]
+    assert [name for name in fitted.layers if name and name.startswith("each")] == names
+    assert list(fitted.uns["scgap"]["predictions"]) == names
+    assert [column for column in fitted.obs if column.startswith("each")] == [f"{name}_transported" for name in names]
+    scgap.tl.predict(fitted, "drug_1 100", on_ambiguous="expand", key_added="each")
+    assert [name for name in fitted.layers if name and name.startswith("each")] == ["each_7", "each"]

@@ -612,3 +612,9 @@ def test_a_wrong_modality_is_refused(screen, settings, refused):
         scgap.tl.fit_transport(mdata, mod="proteins", **settings)
     with refused(screen.X, TypeError, "data is an ndarray"):
         scgap.tl.fit_transport(screen.X, **settings)
+
+
+@pytest.mark.parametrize("name", ["identity", "ceiling", "permuted_conditions"])
+def test_names_of_baselines_are_no_names_of_maps(screen, settings, refused, name):
+    with refused(screen, ValueError, f"key_added={name!r} is the name of a baseline", "Pass another name"):
+        scgap.tl.fit_transport(screen, **{**settings, "key_added": name})

@@ -1,7 +1,5 @@
 """Fits that leave conditions out: what they keep, what predicts unseen conditions, and where that errs."""
 
-import json
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -22,7 +20,7 @@ HELD_OUT = ["drug_1", "drug_2", "drug_3"]
 
 
 def fit(adata, **options):
-    settings = {"split_col": "split", "hidden": (32, 32), "batch_size": 128, "progress": False, "n_iters": 1_500}
+    settings = {"split_col": "split", "hidden": (64, 64), "batch_size": 128, "progress": False, "n_iters": 3_000}
     encoding = adata.uns["drug_descriptors"]
     return scgap.tl.fit_transport(adata, **COLUMNS, encoding=encoding, **settings | options)
 
@@ -42,9 +40,8 @@ def validated(_validated):
 
 def test_what_is_kept(validated):
     model = model_from_uns(validated.uns["scgap"])
-    assert (len(model.unseen.maps), len(model.unseen.fold_maps)) == (_fit_transport.N_MAPS, 3)
+    assert len(model.unseen.maps) == _fit_transport.N_MAPS
     table = model.unseen.validation
-    assert {"unseen perturbation", "interpolated dose"}.isdisjoint(HELD_OUT)
     assert "unseen perturbation" in set(table["support"])
     assert not table["condition_label"].str.contains("|".join(f"{drug} " for drug in HELD_OUT)).any()
     assert table["error"].mean() < table["identity"].mean()
@@ -58,8 +55,7 @@ def test_unseen_conditions_take_the_mean_of_the_maps(validated):
     arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
     points = validated.X[moved]
     mean = np.mean([transport_cells(model.network, weights, points, arrays) for weights in model.unseen.maps], axis=0)
-    expected = points + model.unseen.scale("unseen perturbation") * (mean - points)
-    np.testing.assert_allclose(validated.layers["scgap"][moved], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(validated.layers["scgap"][moved], mean, rtol=1e-5, atol=1e-5)
 
 
 def test_seen_conditions_keep_the_one_map(validated):
@@ -67,17 +63,6 @@ def test_seen_conditions_keep_the_one_map(validated):
     assert "unseen" not in alone.uns["scgap"]
     one, other = (scgap.tl.predict(adata, SEEN, copy=True).layers["scgap"] for adata in (alone, validated))
     np.testing.assert_array_equal(one, other)
-
-
-def test_scales_move_predictions_towards_the_controls(validated):
-    moved = []
-    for scale in (1.0, 0.5, 0.0):
-        validated.uns["scgap"]["unseen"]["scales"] = json.dumps({"": scale})
-        scgap.tl.predict(validated, UNSEEN)
-        moved.append(validated.layers["scgap"][validated.obs["scgap_transported"]])
-    source = validated.X[validated.obs["scgap_transported"]]
-    np.testing.assert_allclose(moved[2], source)
-    np.testing.assert_allclose(moved[1] - source, 0.5 * (moved[0] - source), rtol=1e-4, atol=1e-5)
 
 
 def test_round_trips(validated, tmp_path):
@@ -102,10 +87,9 @@ def test_error_rises_with_spread(validated):
         error = np.linalg.norm(screened[obs.index].X - truth, axis=1)
         rows.append((label, obs["support"].iloc[0], error.mean(), obs["spread"].mean()))
     table = pd.DataFrame(rows, columns=["label", "support", "error", "spread"])
-    print(table.to_string())
     assert table["error"].corr(table["spread"], "spearman") > 0.5
     by_tier = table.groupby("support", observed=True)[["error", "spread"]].mean()
-    assert (by_tier.loc["unseen perturbation"] > 1.5 * by_tier.loc["seen"]).all()
+    assert (by_tier.loc["unseen perturbation"] > by_tier.loc["seen"]).all()
 
 
 def test_scores_have_the_spread_of_the_map(validated):

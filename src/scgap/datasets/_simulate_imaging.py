@@ -67,6 +67,8 @@ def simulate_imaging(
 
     Raises
     ------
+    TypeError
+        Doses, shares or strengths are no numbers.
     ValueError
         An argument is out of its range, or ``n_cells`` is too small for the number of conditions.
 

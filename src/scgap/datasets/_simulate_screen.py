@@ -1,6 +1,6 @@
 """A drug screen whose true map is known cell by cell."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from anndata import AnnData
 from scipy import sparse
 from scipy.spatial.distance import pdist
 
+from scgap._checks import number, whole_number
+from scgap._messages import kind_of, shown
 from scgap.datasets._true_transport import Array, Indices, apply_map
 
 # Lengths are in units of a feature's standard deviation within a subpopulation, which is about 1.
@@ -106,6 +108,8 @@ def simulate_screen(
 
     Raises
     ------
+    TypeError
+        Doses, shares or strengths are no numbers.
     ValueError
         If an argument is out of its range, or ``n_cells`` is too small for the number of conditions.
 
@@ -122,7 +126,10 @@ def simulate_screen(
     >>> list(adata.obs["perturbation"].cat.categories)
     ['control', 'drug_1', 'drug_2', 'drug_3', 'drug_1+drug_2']
     """
-    doses = [float(dose) for dose in doses]
+    doses = _checked_doses(doses)
+    control_fraction = number("control_fraction", control_fraction, "a share between 0 and 1, such as 0.2")
+    interaction = number("interaction", interaction, "a number above -1, such as 0.5")
+    seed = whole_number("seed", seed, 0)
     sizes = {"n_cells": n_cells, "n_features": n_features, "n_drugs": n_drugs, "n_groups": n_groups}
     sizes |= {"n_subpopulations": n_subpopulations, "n_combinations": n_combinations, "n_descriptors": n_descriptors}
     _check_arguments(sizes, doses, interaction, control_fraction)
@@ -257,13 +264,21 @@ def _categorical(codes: Indices, names: Sequence[str] | npt.NDArray[np.str_]) ->
     return pd.Categorical.from_codes(codes, pd.Index(names))
 
 
+def _checked_doses(doses: Any) -> list[float]:
+    if isinstance(doses, str) or not isinstance(doses, Iterable):
+        raise TypeError(
+            f"`doses` is {kind_of(doses)}, {shown(doses)}. Pass a list of numbers in nM, such as [10, 100]."
+        )
+    return [number("An entry of doses", dose, "numbers in nM, such as [10, 100]") for dose in doses]
+
+
 def _check_arguments(
     sizes: dict[str, int], doses: Sequence[float], interaction: float, control_fraction: float
 ) -> None:
     for name, size in sizes.items():
         least = {"n_features": 2, "n_combinations": 0}.get(name, 1)
-        if not isinstance(size, int | np.integer) or size < least:
-            raise ValueError(f"`{name}={size}`; allowed are whole numbers from {least} on. Pass such a number.")
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < least:
+            raise ValueError(f"`{name}={shown(size)}`; allowed are whole numbers from {least} on. Pass such a number.")
     n_cells, n_drugs, n_combinations, n_groups = (
         sizes[name] for name in ("n_cells", "n_drugs", "n_combinations", "n_groups")
     )

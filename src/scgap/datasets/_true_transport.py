@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.special import expit
 
-from scgap._messages import not_found
+from scgap._messages import kind_of, not_found, shown
 
 type Array = npt.NDArray[np.floating]
 type Indices = npt.NDArray[np.intp]
@@ -39,6 +39,8 @@ def true_transport(
     ------
     KeyError
         If ``data`` does not come from `scgap.datasets.simulate_screen`.
+    TypeError
+        If ``data`` is no AnnData, or the condition no mapping.
     ValueError
         If the condition has an unknown drug or field, or a dose that is no number from 0 on, if ``source`` is no mask
         of the cells, or if features are missing.
@@ -89,6 +91,8 @@ def apply_map(
 
 
 def _get_truth(data: AnnData) -> Mapping[str, Any]:
+    if not isinstance(data, AnnData):
+        raise TypeError(f"`data` is {kind_of(data)}. Pass an AnnData made by `scgap.datasets.simulate_screen`.")
     if "simulation" not in data.uns or "untreated" not in data.layers:
         raise KeyError(
             f"`data` has {list(data.uns)} in uns; the true map needs uns['simulation'] and layers['untreated']. "
@@ -105,6 +109,11 @@ def _get_truth(data: AnnData) -> Mapping[str, Any]:
 
 def _read_condition(condition: Mapping[str, Any], drugs: list[str]) -> tuple[list[int], float]:
     """Give the indices of a condition's drugs, none for the control, and their dose."""
+    if not isinstance(condition, Mapping):
+        raise TypeError(
+            f"`condition` is {kind_of(condition)}, {shown(condition)}. Pass a dictionary, for example "
+            '{"perturbation": "drug_1", "dose_value": 100.0}.'
+        )
     if "perturbation" not in condition or not set(condition) <= {"perturbation", "dose_value", "cell_line"}:
         raise ValueError(
             f"`condition` has the fields {list(condition)}; allowed are 'perturbation', 'dose_value' and 'cell_line'. "

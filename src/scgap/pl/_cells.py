@@ -7,11 +7,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from anndata import AnnData
 
-from scgap._adata import Data, Matrix, get_layers, get_matrix, get_modality, get_obs, take_features, to_dense
+from scgap._adata import (
+    Data,
+    Matrix,
+    check_finite,
+    get_layers,
+    get_matrix,
+    get_modality,
+    get_obs,
+    take_features,
+    to_dense,
+)
 from scgap._conditions import Condition, condition_label, parse_condition, read_conditions
 from scgap._meanings import check_unambiguous, contexts
-from scgap._messages import MAX_LISTED, listed, not_found
-from scgap._model import TransportModel
+from scgap._messages import MAX_LISTED, listed, not_found, shown
+from scgap._model import TransportModel, get_predictions
 from scgap._query import Query, read_query
 from scgap._representation import feature_order, read_matrix
 from scgap._scoring import Observations
@@ -87,6 +97,7 @@ def read_matrices(model: TransportModel, adata: AnnData, layer: str) -> tuple[Ma
     measured = read_matrix(model.representation, adata)
     is_layer = model.representation.kind != "obsm"
     predicted = get_matrix(adata, layer) if is_layer else np.asarray(adata.obsm[f"X_{layer}"], np.float32)
+    check_finite(predicted, f"adata.layers[{layer!r}]" if is_layer else f"adata.obsm['X_{layer}']")
     return take_features(measured, order), take_features(predicted, order)
 
 
@@ -108,7 +119,7 @@ def find_groups(
     obs = get_obs(data, mod, [*design.columns, split_col if has_split else None])
     split = obs[split_col].astype(str).to_numpy() if has_split else np.full(adata.n_obs, "test")
     conditions, of_cell, _ = read_conditions(design, obs, need_controls=False)
-    transported = np.asarray(adata.obs[f"{layer}_transported"], bool)
+    transported = _transported(adata, layer)
     groups, labels = [], set()
     named = [column for column in design.group_cols if query.get(column) is not None]
     for group in sorted({c.group for c in conditions}):
@@ -143,6 +154,31 @@ def _held_out(cells: np.ndarray, split: np.ndarray) -> np.ndarray:
     return tested if tested.any() else cells
 
 
+def _stored_query(written: str, key: str, layer: str) -> Query:
+    """The condition that `scgap.tl.predict` wrote down."""
+    try:
+        query = json.loads(written)
+    except (RecursionError, ValueError):
+        query = None
+    if not isinstance(query, Mapping):
+        raise ValueError(
+            f"adata.uns[{key!r}]['predictions'][{layer!r}] is no condition, but {shown(written)}. Predict again: "
+            "scgap.tl.predict(adata, condition)."
+        )
+    return query
+
+
+def _transported(adata: AnnData, layer: str) -> np.ndarray:
+    """Which cells (n_obs,) of a layer are predictions."""
+    column = f"{layer}_transported"
+    if column not in adata.obs or adata.obs[column].dtype != bool:
+        raise KeyError(
+            f"adata.obs[{column!r}], which tells predicted cells, is missing or not boolean. Predict again: "
+            "scgap.tl.predict(adata, condition)."
+        )
+    return adata.obs[column].to_numpy()
+
+
 def _asked(
     data: Data, mod: str | None, model: TransportModel, key: str, layer: str, condition: Query | None
 ) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
@@ -153,13 +189,13 @@ def _asked(
     where = f"adata.{'layers' if is_layer else 'obsm'}"
     if name not in found:
         raise KeyError(not_found(name, where, found) + " Predict first: scgap.tl.predict(adata, condition).")
-    predictions = adata.uns[key].get("predictions", {})
+    predictions = get_predictions(adata.uns, key)
     if layer not in predictions:
         raise KeyError(
             f"{where}[{name!r}] is not a prediction of the map in adata.uns[{key!r}], fitted anew or elsewhere. "
             "Predict again: scgap.tl.predict(adata, condition)."
         )
-    predicted = read_query(model, json.loads(predictions[layer]))
+    predicted = read_query(model, _stored_query(predictions[layer], key, layer))
     query = predicted if condition is None else read_query(model, condition)
     full = contexts(model, query)
     if query != predicted:  # which may be a mixture

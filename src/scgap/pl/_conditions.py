@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scgap._adata import Data, Modality
+from scgap._checks import text
 from scgap._conditions import parse_condition, records
 from scgap._joint import modalities
 from scgap._meanings import trained_conditions
@@ -68,6 +69,10 @@ def conditions(
     ------
     KeyError
         No map under ``key``, or no such column.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
+    ValueError
+        What is under ``key`` is not a map, or damaged; ``ax`` is not one of axes.
 
     Notes
     -----
@@ -109,7 +114,7 @@ def _values(model: TransportModel, color: str | Mapping[str, str]) -> tuple[pd.S
     if isinstance(color, Mapping):
         classes = [sorted({color.get(name, "unknown") for name, _ in condition.members}) for condition in parsed]
         return pd.Series([" + ".join(some) for some in classes], table.index), "class"
-    if color == "support":
+    if text("color", color) == "support":
         tiers = support_tiers(list(trained_conditions(model)), model.encoding.perturbations, parsed)
         return pd.Series(pd.Categorical(tiers, TIERS, ordered=True), table.index), "support"
     if color not in table:

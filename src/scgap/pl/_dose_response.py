@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 
-from scgap._adata import Data, Modality, get_matrix, get_modality, get_obs, take_features, to_dense
+from scgap._adata import Data, Modality, check_predicted, get_matrix, get_modality, get_obs, take_features, to_dense
+from scgap._checks import number, texts
 from scgap._conditions import Design, read_conditions
 from scgap._joint import modalities, one_object
 from scgap._messages import not_found
@@ -66,6 +67,8 @@ def dose_response(
     ------
     KeyError
         No map under ``key``, or no such feature.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         The fit has no doses, or ``predicted`` no single perturbations.
 
@@ -91,7 +94,12 @@ def dose_response(
     adata, design = get_modality(data, mod), model.design
     if not design.dose_cols:
         raise ValueError("The map was fitted without doses, over which curves could be drawn. Fit with dose_col=.")
-    features = [features] if isinstance(features, str) else list(features)
+    check_predicted(predicted, "predicted")
+    features = texts("features", features)
+    if not features:
+        raise ValueError("features is empty, and there is nothing to draw. Pass names of features, or one.")
+    if above is not None:
+        above = number("above", above, "a number, such as the gate of a subpopulation, or None for means")
     for feature in features:
         for names, where in ((adata.var_names, "adata.var_names"), (predicted.var_names, "predicted.var_names")):
             if feature not in names:
@@ -178,4 +186,5 @@ def _summary(model: TransportModel, obs: pd.DataFrame, values: np.ndarray, above
         for j, (mean, error) in enumerate(zip(cells.mean(0), cells.std(0) / np.sqrt(len(cells)), strict=True)):
             row |= {f"mean_{j}": mean, f"error_{j}": error}
         rows.append(row)
-    return pd.DataFrame(rows, columns=None if rows else ["perturbation"])
+    numbers = [f"{what}_{j}" for j in range(values.shape[1]) for what in ("mean", "error")]
+    return pd.DataFrame(rows, columns=["perturbation", "group", "label", "dose", *numbers])

@@ -51,6 +51,10 @@ def history(
     ------
     KeyError
         No map under ``key``.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
+    ValueError
+        What is under ``key`` is not a map, or damaged; ``ax`` does not hold three axes.
 
     Notes
     -----

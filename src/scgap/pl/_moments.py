@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scgap._adata import Data, Modality
+from scgap._checks import chosen_names, text
 from scgap._joint import one_object
-from scgap._messages import not_found
+from scgap._messages import listed
 from scgap._model import get_model
 from scgap.pl._baselines import predict_simply
 from scgap.pl._cells import read_cells
@@ -68,6 +69,8 @@ def moments(
     ------
     KeyError
         No map or no prediction, or an unknown moment.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         The condition was not measured, so there is nothing to compare with, or the fitted embedding has no decoder.
 
@@ -96,13 +99,14 @@ def moments(
     >>> scgap.tl.predict(adata, {"perturbation": "drug_1", "dose_value": 100.0})
     >>> axes = scgap.pl.moments(adata, show=False)
     """
-    moments = [moments] if isinstance(moments, str) else list(moments)
-    for moment in moments:
-        if moment not in STATISTICS:
-            raise KeyError(not_found(moment, "the moments", list(STATISTICS)))
+    moments = chosen_names(moments, list(STATISTICS), "moments")
+    if not moments:
+        raise ValueError(f"moments is empty, and there is nothing to draw. Pass some of {listed(STATISTICS)}.")
     data, mod = one_object(data, mod)
     model = get_model(data, mod, key)
-    observations, groups, title = read_cells(data, mod, model, key, layer or key, condition)
+    observations, groups, title = read_cells(
+        data, mod, model, key, key if layer is None else text("layer", layer), condition
+    )
     axes = get_axes(ax, len(moments), width=2.8, height=3.3)
     baselines = predict_simply(observations, model.encoding, groups)
     points = [make_points(moment, groups, baselines, model.var_names) for moment in moments]

@@ -11,7 +11,8 @@ from matplotlib.ticker import MultipleLocator
 from matplotlib.typing import ColorType
 
 from scgap._adata import Data, Modality
-from scgap._messages import listed, not_found
+from scgap._checks import chosen_names
+from scgap._messages import listed
 from scgap._model import get_model, get_uns
 from scgap._summary import CEILING, SIMPLE, summarize
 from scgap._support import TIERS
@@ -79,6 +80,8 @@ def scores(
     ------
     KeyError
         No map or no scores under ``key``, or an unknown method or metric.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         ``methods`` or ``metrics`` are empty.
 
@@ -122,7 +125,7 @@ def scores(
 def _stored(data: Data, mod: Modality, key: str) -> pd.DataFrame:
     get_model(data, mod, key)  # refuses what is not a map
     stored = get_uns(data, mod)[key]
-    if "scores" not in stored:
+    if not isinstance(stored.get("scores"), pd.DataFrame):
         raise KeyError(f"adata.uns[{key!r}] holds no scores of its map. Evaluate first: scgap.tl.evaluate(adata).")
     return stored["scores"]
 
@@ -139,12 +142,9 @@ def _main(metrics: list[str]) -> list[str]:
 
 
 def _chosen(names: str | Sequence[str] | None, default: list[str], known: list[str], what: str) -> list[str]:
-    chosen = default if names is None else [names] if isinstance(names, str) else list(names)
+    chosen = default if names is None else chosen_names(names, known, f"{what} of the scores")
     if not chosen:
         raise ValueError(f"There are no {what} to show. Pass some of {listed(known)}.")
-    for name in chosen:
-        if name not in known:
-            raise KeyError(not_found(str(name), f"the {what} of the scores", known))
     return chosen
 
 

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.typing import ColorType
 
+from scgap._messages import kind_of
+
 MODEL, BASELINE, CEILING, OBSERVED = "#0072B2", "#9A9A9A", "#009E73", "#E69F00"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p")  # more than colours, so a pair of both stays unique
@@ -23,6 +25,8 @@ def get_axes(ax: Axes | Sequence[Axes] | np.ndarray | None, n: int, *, width: fl
     if ax is None:
         ax = plt.subplots(1, n, figsize=(width * n, height), layout="constrained", squeeze=False)[1]
     axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    if others := [axis for axis in axes if not isinstance(axis, Axes)]:
+        raise TypeError(f"ax holds {kind_of(others[0])}. Pass axes of matplotlib, or leave ax out.")
     if len(axes) != n:
         raise ValueError(f"ax holds {len(axes)} axes, and {n} are drawn. Pass as many, or leave ax out.")
     return axes

@@ -106,6 +106,8 @@ def autoencoder(
     ------
     KeyError
         A column, layer or modality is absent.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         Values are NaN or infinite, all training cells are the same or fewer than 10, no cell is left to validate,
         ``n_latent`` is not below the number of features, a hidden layer is too narrow, or a setting is out of range.

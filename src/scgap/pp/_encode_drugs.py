@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
+from scgap._checks import choice, texts
 from scgap._conditions import Condition, Design, label_text, make_design, read_conditions
 from scgap._descriptors import Descriptors, descriptors_to_uns
 from scgap._messages import kind_of, listed
@@ -77,6 +78,8 @@ def encode_drugs(
         RDKit is not installed.
     KeyError
         A column is absent.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         A measured drug has no SMILES, a drug has several, RDKit cannot read one, or nothing varies over the reference.
 
@@ -103,7 +106,7 @@ def encode_drugs(
     >>> adata.uns["drug"]["perturbations"].tolist()
     ['drug_1', 'drug_2', 'new']
     """
-    _check_method(method, reference)
+    reference = _check_method(method, reference)
     check_key(key_added)
     check_writable(get_modality(data, mod), copy=copy)
     params: dict[str, Any] = {"rdkit": require_rdkit()}
@@ -133,16 +136,19 @@ def encode_drugs(
     return result if copy else None
 
 
-def _check_method(method: str, reference: Iterable[str] | None) -> None:
-    if method not in ("rdkit2d", "morgan"):
-        raise ValueError(f'method={method!r}. Pass "rdkit2d" or "morgan".')
+def _check_method(method: str, reference: Iterable[str] | None) -> list[str] | None:
+    """The SMILES of the library, if it is given."""
+    choice("method", method, ("rdkit2d", "morgan"))
     if isinstance(reference, str):
         raise TypeError(f"reference={reference!r} is one string. Pass a list of SMILES.")
-    if method == "morgan" and reference is not None:
+    if reference is None:
+        return None
+    if method == "morgan":
         raise ValueError(
             "reference= standardises 2-D descriptors, and fingerprints are not standardised. Leave it out, or pass "
             'method="rdkit2d".'
         )
+    return texts("reference", reference)
 
 
 def _collect_smiles(data: Data, mod: str | None, design: Design, smiles: Any) -> dict[str, str]:

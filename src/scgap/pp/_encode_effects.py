@@ -95,6 +95,8 @@ def encode_effects(
     ------
     KeyError
         A column, layer, modality or ``obsm`` key is absent.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         Fewer than two perturbations have 10 training cells, two were measured in no common group, or all cells are the
         same.

@@ -65,6 +65,8 @@ def place_effect(
     ------
     KeyError
         There is nothing under ``key``, or cells or columns are absent.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         The encoding is not of effects, or made of other cells; the perturbation has a vector from its training cells;
         there are too few cells.

@@ -59,6 +59,8 @@ def recipe_log1p(
     ------
     KeyError
         The layer or column is absent.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         The matrix does not hold counts, ``layers["counts"]`` exists and is not the ``layer`` given, there are fewer
         genes than ``n_top_genes`` or no training cells, or ``data`` is a view and ``copy`` is false.

@@ -110,6 +110,8 @@ def responders(
     ------
     KeyError
         A column, layer, modality or ``obsm`` key is absent.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         There are no controls or no perturbed cells, ``tau`` is out of range, or no condition has 10 cells and as many
         controls.

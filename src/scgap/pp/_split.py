@@ -1,14 +1,16 @@
 """Split cells and conditions into those that train and those that test."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
+from scgap._checks import whole_number
 from scgap._conditions import Condition, make_design, read_conditions
-from scgap._messages import not_found
+from scgap._messages import not_found, shown
 from scgap._splits import SPLITS, n_valid_of
 from scgap.pp._holdout import COMBINATIONS, STRATEGIES, named_cells, unseen_conditions
 
@@ -92,9 +94,16 @@ def split(
     ------
     KeyError
         A column is absent, or a value of ``holdout`` is not in its column.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         ``fraction`` or ``parts_seen`` out of range, no control cells, an unknown strategy or one that the data have
         nothing for, ``holdout`` names no perturbed cells, or nothing is left to train on.
+
+    Warns
+    -----
+    UserWarning
+        A perturbation in combinations is called as controls usually are.
 
     Examples
     --------
@@ -106,6 +115,7 @@ def split(
     >>> scgap.pp.split(adata, holdout="unseen_perturbation", dose_col="dose_value")
     """
     _check_arguments(holdout, fraction, parts_seen)
+    seed = whole_number("seed", seed, 0)
     check_key(key_added)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
@@ -140,14 +150,14 @@ def split(
 
 
 def _check_arguments(holdout: Holdout, fraction: float, parts_seen: int | None) -> None:
-    if not 0 <= fraction < 1:
-        raise ValueError(f"fraction={fraction!r}. Pass the fraction to test on, from 0 to below 1.")
+    if not isinstance(fraction, Real) or not 0 <= fraction < 1:
+        raise ValueError(f"fraction={shown(fraction)}. Pass the fraction to test on, from 0 to below 1.")
     if isinstance(holdout, str) and holdout not in STRATEGIES:
         raise ValueError(not_found(holdout, "the strategies of holdout", STRATEGIES))
     if not (holdout is None or isinstance(holdout, str | Mapping | pd.DataFrame)):
         raise TypeError(
-            f"holdout={holdout!r}. Pass a mapping from obs columns to the values that are held out, a table of such "
-            "values, or the name of a strategy."
+            f"holdout={shown(holdout)}. Pass a mapping from obs columns to the values that are held out, a table of "
+            "such values, or the name of a strategy."
         )
     if parts_seen is None:
         return

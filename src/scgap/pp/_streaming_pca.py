@@ -23,7 +23,7 @@ from scgap._adata import (
     iter_chunks,
     take_features,
 )
-from scgap._checks import whole_number
+from scgap._checks import choice, text, whole_number
 from scgap._messages import not_found
 from scgap.pp._principal import HEAVY, find_components, scales
 
@@ -111,6 +111,8 @@ def streaming_pca(
     ------
     KeyError
         A layer, modality or column is absent.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         More components than cells or features, NaN or infinite values, a mask of another length, cells that are all
         the same, a view, or a copy of a file.
@@ -153,13 +155,12 @@ def streaming_pca(
     n_comps = whole_number("n_comps", n_comps, 1)
     chunk_size = None if chunk_size is None else whole_number("chunk_size", chunk_size, 1)
     seed = whole_number("seed", seed, 0)
-    if heavy not in ("flag", "clip", None):
-        raise ValueError(f'heavy={heavy!r}. Pass "flag", "clip" or None.')
+    choice("heavy", heavy, ("flag", "clip", None))
     keys = ("X_pca", "PCs", "pca") if key_added is None else (check_key(key_added),) * 3
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
     mask, mask_name = _read_mask(adata, mask_var)
-    stored: Any = adata.X if layer is None else adata.layers.get(layer)
+    stored: Any = adata.X if layer is None else adata.layers.get(text("layer", layer))
     if is_csc_file(stored):
         warnings.warn(
             "The file is stored by columns (CSC), of which no cells can be read alone: it is read into memory whole. "

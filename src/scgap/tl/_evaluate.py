@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from scgap._adata import Data, Modality, get_modality, get_obs, take_features, to_dense
-from scgap._baselines import BASELINES
-from scgap._checks import whole_number
+from scgap._baselines import BASELINES, PERMUTED, TAKEN
+from scgap._checks import chosen_names, text, whole_number
 from scgap._comparison import METRICS
 from scgap._conditions import condition_label, read_conditions
 from scgap._encoding import descriptors_of
@@ -24,8 +24,6 @@ from scgap._scoring import Observations, Prediction, score_conditions
 from scgap._splits import SPLITS
 from scgap._support import TIERS, support_tiers
 
-PERMUTED = "permuted_conditions"
-TAKEN = frozenset({*BASELINES, PERMUTED, "ceiling"})  # names of methods that everything is held against
 NO_VECTOR = "no vector for a perturbation"
 ADVICE = (
     "Hold out more cells with scgap.pp.split, pass another split=, or, for want of vectors, fit with encoding=, a "
@@ -92,6 +90,8 @@ def evaluate(
     ------
     KeyError
         No map under ``key``, an unknown metric or baseline, or no condition whose perturbations have a vector.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         The fit had no ``split_col``, no condition has enough cells in the split, ``data`` is a view, or ``key`` is
         called like a baseline.
@@ -135,10 +135,10 @@ def evaluate(
     >>> table["method"].unique().tolist()
     ['scgap', 'identity', 'gaussian', 'ceiling']
     """
-    names = chosen_names(metrics, list(METRICS), "metrics")
+    names = chosen_metrics(metrics)
     others = chosen_names(baselines, [*BASELINES, PERMUTED], "baselines")
     most_cells, seed = whole_number("n_cells", n_cells, 4), whole_number("seed", seed, 0)
-    if key in TAKEN:
+    if text("key", key) in TAKEN:
         raise ValueError(
             f"key={key!r} is the name of a baseline, and rows of the two could not be told apart. Fit with another "
             "key_added."
@@ -192,6 +192,14 @@ def evaluate(
     return result
 
 
+def chosen_metrics(metrics: str | Sequence[str] | None) -> list[str]:
+    """Names of metrics to compute, one at least."""
+    names = chosen_names(metrics, list(METRICS), "metrics")
+    if not names:
+        raise ValueError(f"metrics is empty. Pass some of {listed(METRICS)}, or leave it out for all.")
+    return names
+
+
 def check_any(table: pd.DataFrame, methods: Sequence[str], split: str, advice: str) -> None:
     """Refuse a table without any value of one of the methods, and warn of conditions without one."""
     found = []
@@ -219,17 +227,6 @@ def with_support(table: pd.DataFrame, observations: Observations, tiers: Sequenc
     return table
 
 
-def chosen_names(names: str | Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:
-    """The names asked for, each of which is known."""
-    chosen = list(known) if names is None else [names] if isinstance(names, str) else list(names)
-    for name in chosen:
-        if name not in known:
-            raise KeyError(not_found(str(name), f"the {what}", known))
-    if what == "metrics" and not chosen:
-        raise ValueError(f"metrics is empty. Pass some of {listed(known)}, or leave it out for all.")
-    return chosen
-
-
 def _read(
     data: Data, mod: str | None, model: TransportModel, split: str
 ) -> tuple[Observations, pd.DataFrame, pd.DataFrame]:
@@ -240,7 +237,7 @@ def _read(
             "The map was fitted without split_col, so no cells were held out to judge it by. "
             "Call scgap.pp.split(adata, ...) and fit with split_col='split'."
         )
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise ValueError(not_found(str(split), "the splits", SPLITS))
     adata = get_modality(data, mod)
     obs = get_obs(data, mod, [*model.design.columns, split_col])

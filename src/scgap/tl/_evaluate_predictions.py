@@ -8,18 +8,17 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scgap._adata import Data, Matrix, check_finite, get_matrix, get_modality, get_obs, to_dense
-from scgap._baselines import BASELINES
-from scgap._checks import whole_number
-from scgap._comparison import METRICS
+from scgap._adata import Data, Matrix, check_finite, check_predicted, get_matrix, get_modality, get_obs, to_dense
+from scgap._baselines import BASELINES, TAKEN
+from scgap._checks import chosen_names, whole_number
 from scgap._conditions import Condition, Design, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._messages import kind_of, listed
 from scgap._scoring import Method, Observations, Prediction, score_conditions
 from scgap._splits import read_split
 from scgap._support import support_tiers
-from scgap.tl._evaluate import TAKEN, check_any, chosen_names, with_support
-from scgap.tl._predicted import check_kind, predicted_conditions, read_cells, same_features
+from scgap.tl._evaluate import check_any, chosen_metrics, with_support
+from scgap.tl._predicted import predicted_conditions, read_cells, same_features
 
 ADVICE = (
     "Pass at least 4 predicted cells of conditions that were observed, with perturbations, doses, times and groups as "
@@ -108,7 +107,7 @@ def evaluate_predictions(
     >>> table.loc[table["method"] == "shrunk", "support"].isna().all()
     np.True_
     """
-    names = chosen_names(metrics, list(METRICS), "metrics")
+    names = chosen_metrics(metrics)
     others = chosen_names(baselines, list(BASELINES), "baselines")
     most_cells, seed = whole_number("n_cells", n_cells, 4), whole_number("seed", seed, 0)
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)
@@ -156,7 +155,7 @@ def _by_method(predicted: AnnData | Mapping[str, AnnData]) -> dict[str, tuple[An
         else {"prediction": (predicted, "predicted")}
     )
     for part in parts.values():
-        check_kind(*part)
+        check_predicted(*part)
     if not parts:
         raise ValueError("predicted is empty. Pass at least one AnnData of predicted cells.")
     if others := [method for method in parts if not isinstance(method, str)]:

@@ -14,10 +14,11 @@ import pandas as pd
 from ott.geometry.costs import CostFn
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, Modality, check_folder, check_key, get_modality, get_obs
+from scgap._adata import Data, Modality, check_key, get_modality, get_obs
 from scgap._arrays import ConditionArrays, pad_rows
+from scgap._baselines import TAKEN
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
-from scgap._checks import positive, whole_number, widths
+from scgap._checks import check_folder, choice, positive, whole_number, widths
 from scgap._conditions import Condition, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
@@ -174,11 +175,10 @@ def fit_transport(
         Folds of the condition-level validation. Held-out cells of conditions that were trained on do not tell how a
         map transfers to others. So as many further maps, of a fifth of the updates and at most 256 cells, leave whole
         conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["unseen"]["validation"]``
-        tells how well these were predicted. Where stopping earlier or moving less far is evidently better for left-out
-        conditions, so it is done. Conditions without training cells are then predicted by the mean of three maps of
-        all conditions, and where these and the folds' disagree (``spread`` in `scgap.tl.screen` and
-        `scgap.tl.evaluate`) predictions are less sure. Costs about as much time as the fit. Default: 5, in fits of
-        1,000 updates or more in which there is a condition to leave out; 0 for none.
+        tells how well these were predicted. Conditions without training cells are then predicted by the mean of three
+        maps of all conditions, of the same length, and where these and the one map of seen conditions disagree
+        (``spread`` in `scgap.tl.screen` and `scgap.tl.evaluate`) predictions are less sure. Costs about as much time as
+        the fit. Default: 5, in fits of 1,000 updates or more in which there is a condition to leave out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
@@ -209,27 +209,31 @@ def fit_transport(
         ``iteration``; ``fitting_loss``, the Sinkhorn divergence on training batches; ``monge_gap`` (floor-free) and
         ``valid``, the energy distance, on validation cells.
     uns[key_added]["unseen"] : dict
-        Of the condition-level validation: ``maps`` and ``iteration``, their weights after so many updates; ``scales``,
-        the share of the displacement that is trusted by tier of support, JSON; ``validation``, a DataFrame with the
-        energy distances of ``identity`` and of the prediction (``error``) for each left-out condition.
+        Of the condition-level validation: ``maps``, the weights of those that predict conditions without training
+        cells; ``validation``, a DataFrame with the energy distances of ``identity`` and of the prediction (``error``)
+        for each left-out condition, and its ``support`` without it.
 
     Raises
     ------
     KeyError
         A column, layer, modality, ``obsm`` key or encoding is absent.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         No control cells (in some group), conditions with fewer than 10 training cells, NaN or negative doses, NaN or
         infinite features, no spread between cells, a trained perturbation without a row in ``encoding``, repeated
         feature names, a view without ``copy``, settings out of range, ``uns[key_added]`` that is not a map, or a
         ``checkpoint`` of another run or in no folder.
     FloatingPointError
-        Training diverged.
+        Training diverged. A ``checkpoint`` holds the last weights before that.
+    OSError
+        The ``checkpoint`` cannot be written. The one before it is then as it was, and training goes on from there.
 
     Warns
     -----
     UserWarning
-        Cells without a label are left out; ``sep`` is in no label; the features are raw counts, or more than 2,000;
-        ``"X_pca"`` has no decoder.
+        Cells without a label are left out; ``sep`` is in no label; a perturbation in combinations is called as controls
+        usually are; the features are raw counts, or more than 2,000; ``"X_pca"`` has no decoder.
 
     Examples
     --------
@@ -249,10 +253,8 @@ def fit_transport(
     learning_rate = positive("learning_rate", learning_rate)
     condition_folds = None if condition_folds is None else whole_number("condition_folds", condition_folds, 0)
     hidden = widths(hidden)
-    if debias not in ("independent", "same"):
-        raise ValueError(f'debias={debias!r}. Pass "independent", or "same" for the self term of the papers.')
-    if pooling not in ("sum", "mean", "attention"):
-        raise ValueError(f'pooling={pooling!r}. Pass "sum", "mean" or "attention".')
+    choice("debias", debias, ("independent", "same"))
+    choice("pooling", pooling, ("sum", "mean", "attention"))
     if not isinstance(standardise, bool | np.bool_):
         raise TypeError(f"standardise={standardise!r}. Pass True, for units of each feature's spread, or False.")
     settings = {
@@ -265,14 +267,18 @@ def fit_transport(
         "learning_rate": learning_rate,
         "debias": debias,
     }
-    check_key(key_added)
+    if check_key(key_added) in TAKEN:
+        raise ValueError(
+            f"key_added={key_added!r} is the name of a baseline, and scores of the two could not be told apart. Pass "
+            "another name."
+        )
     cost_name, ground_cost = resolve_cost(cost)
     whole, mods = data, mod
     data, mod = one_object(data, mod)
     adata = get_modality(data, mod)
     check_parts(whole, mods, copy=copy)
     check_free(adata.uns, key_added)
-    path = None if checkpoint is None else check_folder(checkpoint)
+    path = None if checkpoint is None else check_folder(checkpoint, "checkpoint")
 
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)._replace(
         dose_unit=resolve_unit(data, mod, "dose_unit", dose_unit, dose_col),
@@ -357,6 +363,7 @@ def fit_transport(
     if condition_folds is None:
         condition_folds = N_FOLDS if n_iters >= LONG else 0
     folds = make_folds(experiment.trained, condition_folds, has_encoding=encoding is not None, seed=seed)
+    folds = [left_out for left_out in folds if not set(experiment.validated) <= set(left_out)]
     unseen = _fit_unseen(experiment.trained, table.perturbations, folds, starts, run, progress) if folds else None
     perturbed = [condition for condition in conditions if not condition.is_control]
     model = TransportModel(
@@ -383,17 +390,18 @@ def _fit_unseen(
     run: Mapping[str, Any],
     progress: bool,
 ) -> UnseenMaps | None:
-    """The maps for unseen conditions; None if Ctrl-C ends their training."""
+    """The maps for unseen conditions; None if Ctrl-C or a loss that is not finite ends their training."""
     try:
         with tqdm(total=len(folds) + len(starts), desc="leaving conditions out", disable=not progress) as bar:
-            return fit_unseen(trained, known, folds, partial(validate_conditions, starts, on_fold=bar.update, **run))
+            return fit_unseen(trained, known, folds, partial(validate_conditions, starts, on_map=bar.update, **run))
     except KeyboardInterrupt:
-        warnings.warn(
-            "Interrupted while conditions were left out: the one map of all conditions, which is kept, predicts unseen "
-            "conditions, too.",
-            stacklevel=3,
-        )
-        return None
+        reason = "Interrupted while conditions were left out"
+    except FloatingPointError as error:
+        reason = f"Training without some of the conditions diverged ({error})"
+    warnings.warn(
+        f"{reason}: the one map of all conditions, which is kept, predicts unseen conditions, too.", stacklevel=3
+    )
+    return None
 
 
 def _embed(network: ConditionalMap, weights: Weights, table: Encoding, conditions: Sequence[Condition]) -> np.ndarray:

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scgap._adata import Data, get_modality, get_obs, to_dense
+from scgap._adata import Data, check_predicted, get_modality, get_obs, to_dense
 from scgap._conditions import Condition, condition_label, make_design, read_conditions
 from scgap._messages import listed
 from scgap._splits import read_split
-from scgap.tl._predicted import check_kind, predicted_conditions, read_cells, same_features
+from scgap.tl._predicted import predicted_conditions, read_cells, same_features
 
 LABELS = ("origin", "perturbation_label", "population")  # columns of the result beside those of the design
 
@@ -117,7 +117,7 @@ def join_predictions(
     design = make_design(target_col, reference_key, dose_col, group_col, time_col, sep)
     if taken := sorted(set(design.columns) & set(LABELS)):
         raise ValueError(f"The result has columns {listed(taken)} of its own. Call those of the design otherwise.")
-    check_kind(predicted, "predicted")
+    check_predicted(predicted, "predicted")
     adata = get_modality(observed, mod)
     features = same_features(adata, predicted, "predicted")
     obs = get_obs(observed, mod, [*design.columns, split_col])

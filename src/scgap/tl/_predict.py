@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Container, Mapping, Sequence
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -10,10 +11,11 @@ import pandas as pd
 from anndata import AnnData
 
 from scgap._adata import Data, Modality, check_key, get_modality, get_obs, to_dense
+from scgap._checks import whole_number
 from scgap._joint import check_parts, modalities, one_object, put_back
 from scgap._meanings import check_unambiguous, contexts, label_of, measured_cells, shares, trained_conditions
 from scgap._messages import not_found
-from scgap._model import TransportModel, get_model, get_uns
+from scgap._model import TransportModel, get_model, get_predictions, get_uns
 from scgap._moving import move_cells, select_source, warn_of_new_groups
 from scgap._query import Query, read_query
 from scgap._representation import decode, encode, feature_order, read_matrix
@@ -83,11 +85,16 @@ def predict(
         With ``on_ambiguous="marginal"``, the condition each cell was moved to.
     uns[key]["predictions"][name] : str
         The condition, JSON.
+    uns[key]["expanded"][name] : int
+        With ``on_ambiguous="expand"``, how many predictions there are of this name. The next one drops those of them
+        that it does not write over.
 
     Raises
     ------
     KeyError
         No map under ``key``; an unknown column; a perturbation without a vector.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         A dose or time is left open; ``source`` selects nothing; there are no controls to move; features are missing or
         unknown; the place to write to holds the fitted data, or anything that is not a prediction.
@@ -111,8 +118,9 @@ def predict(
     adata = get_modality(data, mod)
     check_parts(whole, mods, copy=copy)
     model = get_model(data, mod, key)
-    name = check_key(key_added or key)
-    if on_ambiguous not in WAYS:
+    name = check_key(key if key_added is None else key_added)
+    seed = whole_number("seed", seed, 0)
+    if not isinstance(on_ambiguous, str) or on_ambiguous not in WAYS:
         raise ValueError(not_found(str(on_ambiguous), "the ways of on_ambiguous", WAYS))
     query = read_query(model, condition, aliases)
     queries = contexts(model, query)
@@ -120,9 +128,10 @@ def predict(
         check_unambiguous(model, query, queries)
     is_mixture = on_ambiguous == "marginal"
     names = [name] if len(queries) == 1 or is_mixture else [f"{name}_{i + 1}" for i in range(len(queries))]
+    earlier = get_predictions(adata.uns, key)
     for one in names:
         for part in modalities(whole, mods):
-            _check_free(part, model, adata.uns[key].get("predictions", {}), one)
+            _check_free(part, model, earlier, one)
     obs = get_obs(data, mod, model.design.group_cols)
     if source is None:
         hint = " It tells which cells are controls: add it, or pass the cells to move as source=."
@@ -139,6 +148,8 @@ def predict(
     result = whole.copy() if copy else whole
     uns = get_uns(result, mods)
     adata = get_modality(result, mod) if data is whole else adata
+    # Written anew, for another object may share the dictionary.
+    uns[key] = {**uns[key], **_without_stale(uns[key], earlier, modalities(result, mods), model, name, names)}
     for one, (meant, which) in predictions.items():
         for part in modalities(result, mods):
             _forget_mixture(part, one)
@@ -146,8 +157,7 @@ def predict(
         if is_mixture:
             labels = pd.Index([label_of(model.design, full) for full in queries])
             adata.obs[f"{one}_condition"] = pd.Categorical.from_codes(which.astype(int), labels)
-        # Written anew, for another object may share the dictionary.
-        uns[key] = {**uns[key], "predictions": {**uns[key].get("predictions", {}), one: json.dumps(meant)}}
+        uns[key]["predictions"][one] = json.dumps(meant)
     if data is not whole:
         columns = [f"{one}_transported" for one in predictions] + ([f"{name}_condition"] if is_mixture else [])
         put_back(result, mods, adata, list(predictions), columns, model.representation.layer)
@@ -173,6 +183,28 @@ def _forget_mixture(adata: AnnData, name: str) -> None:
     moved, drawn = f"{name}_transported", f"{name}_condition"
     if moved in adata.obs and drawn in adata.obs and (adata.obs[drawn].notna() == adata.obs[moved]).all():
         adata.obs = get_obs(adata, None, [str(column) for column in adata.obs if column != drawn])
+
+
+def _without_stale(
+    stored: Mapping[str, Any],
+    earlier: Mapping[str, str],
+    parts: Sequence[AnnData],
+    model: TransportModel,
+    name: str,
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Drop what a longer expansion of this name wrote and this one does not, and return the records without it."""
+    lengths = dict(stored.get("expanded", {}))
+    length = int(lengths.pop(name, 0))
+    numbers = {one: one.removeprefix(f"{name}_") for one in earlier if one not in names}
+    stale = [one for one, number in numbers.items() if number.isdecimal() and int(number) <= length]
+    for adata, one in product(parts, stale):
+        place, field = (adata.obsm, f"X_{one}") if model.representation.kind == "obsm" else (adata.layers, one)
+        place.pop(field, None)
+        adata.obs = get_obs(adata, None, [str(column) for column in adata.obs if column != f"{one}_transported"])
+    lengths |= {name: len(names)} if len(names) > 1 else {}
+    predictions = {one: condition for one, condition in earlier.items() if one not in stale}
+    return {"predictions": predictions} | ({"expanded": lengths} if lengths or "expanded" in stored else {})
 
 
 def _draw(model: TransportModel, groups: pd.DataFrame, queries: Sequence[Mapping[str, Any]], seed: int) -> np.ndarray:

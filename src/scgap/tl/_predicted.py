@@ -3,21 +3,13 @@
 ``name`` is what messages call the object, such as ``predicted`` or ``predicted['shrunk']``.
 """
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from scgap._adata import Matrix, check_finite, check_unique, get_matrix, get_obs
 from scgap._conditions import Condition, Design, read_conditions
-from scgap._messages import kind_of, listed
-
-
-def check_kind(predicted: Any, name: str) -> None:
-    """Refuse what is no AnnData."""
-    if not isinstance(predicted, AnnData):
-        raise TypeError(f"{name} is {kind_of(predicted)}. Pass an AnnData with the predicted cells of one method.")
+from scgap._messages import listed
 
 
 def same_features(adata: AnnData, predicted: AnnData, name: str) -> np.ndarray:

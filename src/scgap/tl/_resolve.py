@@ -55,6 +55,8 @@ def resolve(
     ------
     KeyError
         An unknown column, perturbation or group.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         A contradiction, a unit that does not fit, or a name that may be several.
 

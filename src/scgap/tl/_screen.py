@@ -15,7 +15,7 @@ from scgap._conditions import Condition, Design, condition_label, parse_conditio
 from scgap._encoding import encode_conditions
 from scgap._joint import one_object
 from scgap._meanings import contexts, trained_conditions
-from scgap._messages import listed
+from scgap._messages import kind_of, listed
 from scgap._model import TransportModel, get_model
 from scgap._moving import move_cells, select_source, warn_of_new_groups
 from scgap._query import Query, read_query
@@ -78,7 +78,7 @@ def screen(
 
     Raises
     ------
-    KeyError, ValueError
+    KeyError, TypeError, ValueError
         As `scgap.tl.predict`; a condition is of a group that no source cells are of.
 
     Warns
@@ -101,6 +101,7 @@ def screen(
     model = get_model(data, mod, key)
     design, representation = model.design, model.representation
     n_cells = None if n_cells is None else whole_number("n_cells", n_cells, 1)
+    seed = whole_number("seed", seed, 0)
     queries = _measured(model) if conditions is None else _queries(model, conditions, aliases)
     obs = get_obs(data, mod, design.columns if source is None else design.group_cols)
     groups = obs[list(design.group_cols)].astype(str)
@@ -163,6 +164,8 @@ def _queries(
     """Full conditions but for the groups that they leave open."""
     if isinstance(conditions, str | Mapping | pd.Series):
         raise TypeError("conditions is a single query. Pass a list of queries, or a table with one row each.")
+    if not isinstance(conditions, Iterable) or np.ndim(conditions) == 0:  # type: ignore[arg-type]
+        raise TypeError(f"conditions is {kind_of(conditions)}. Pass a list of queries, or a table with one row each.")
     if isinstance(conditions, pd.DataFrame):
         conditions = [pd.Series(row, dtype=object) for row in conditions.astype(object).to_dict("records")]
     found = [full for query in conditions for full in contexts(model, read_query(model, query, aliases))]

@@ -1,0 +1,109 @@
+"""Same seed, same numbers; and how far the order of cells and the number of threads move them."""
+
+import doctest
+import operator
+import os
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import scgap
+
+CONDITION = {"perturbation": "drug_1", "dose_value": 100.0, "cell_line": "line_1"}
+ORDER = 0.1  # of the cells' standard deviation: how far the mean of a prediction moves with the order of rows
+SCORES = 0.15  # of a score, averaged over conditions; another seed moves it as much
+THREADS = 1e-4  # of the largest weight
+
+
+# --- the seed -------------------------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_file(screen, settings, tmp_path):
+    for name in ("one", "two"):
+        scgap.tl.fit_transport(screen, **settings, condition_folds=2, seed=3)
+        scgap.write_transport(screen, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+PARTS = {"pp": scgap.pp, "tl": scgap.tl, "pl": scgap.pl, "datasets": scgap.datasets}
+PUBLIC = [f"{part}.{name}" for part, module in PARTS.items() for name in module.__all__]
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, "read_transport", "write_transport"])
+@pytest.mark.filterwarnings("ignore")
+def test_global_random_numbers_are_left_alone(name):
+    """By the examples in their documentation; those of data sets are not run, for they are downloads."""
+    function = operator.attrgetter(name)(scgap)
+    (example,) = (test for test in doctest.DocTestFinder(recurse=False).find(function, name) if test.examples)
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002 (what is tested)
+    doctest.DocTestRunner(verbose=False).run(example, out=[].append)
+    after = random.getstate(), np.random.get_state()  # noqa: NPY002
+    assert before[0] == after[0]
+    assert all(np.array_equal(one, other) for one, other in zip(before[1], after[1], strict=True))
+
+
+# --- the order of cells ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shuffled(fitted):
+    """The same cells in another order, with the same map."""
+    return fitted[np.random.default_rng(0).permutation(fitted.n_obs)].copy()
+
+
+def test_predictions_follow_their_cells(fitted, shuffled):
+    for adata in (fitted, shuffled):
+        scgap.tl.predict(adata, CONDITION)
+    np.testing.assert_allclose(fitted[shuffled.obs_names].layers["scgap"], shuffled.layers["scgap"], rtol=1e-6)
+
+
+def test_the_order_of_cells_hardly_moves_a_fit(fitted, shuffled, settings):
+    scgap.tl.fit_transport(shuffled, **settings)
+    means = []
+    for adata in (fitted, shuffled):
+        moved = scgap.tl.screen(adata)
+        means.append(moved.to_df().groupby(moved.obs["condition_label"].astype(str)).mean())
+    difference = (means[0] - means[1]).abs() / fitted.X.std(0)
+    assert 0.0 < difference.to_numpy().mean() < ORDER
+
+
+def test_the_order_of_cells_hardly_moves_scores():
+    adata = scgap.datasets.simulate_screen(6_000, n_drugs=2, doses=[100.0, 1_000.0], n_groups=1, n_features=10)
+    scgap.pp.split(adata, dose_col="dose_value")
+    scgap.tl.fit_transport(
+        adata, dose_col="dose_value", split_col="split", n_iters=50, batch_size=32, hidden=(8,), progress=False
+    )
+    means = []
+    for rows in (np.arange(adata.n_obs), np.random.default_rng(0).permutation(adata.n_obs)):
+        scores = scgap.tl.evaluate(
+            adata[rows].copy(), metrics=["mean_error", "energy_distance"], baselines=["mean_shift"]
+        )
+        means.append(scores[scores["method"] != "ceiling"].groupby(["metric", "method"])["value"].mean())
+    np.testing.assert_allclose(*means, rtol=SCORES)
+
+
+# --- threads --------------------------------------------------------------------------------------------------------
+
+THREADED = """
+import os, sys
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
+import numpy as np, jax, scgap
+adata = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[100.0], n_groups=1, n_features=20)
+scgap.tl.fit_transport(adata, n_iters=40, batch_size=128, hidden=(32,), condition_folds=0, progress=False)
+np.save(sys.argv[2], np.concatenate([w.ravel() for w in jax.tree.leaves(adata.uns["scgap"]["weights"])]))
+"""
+
+
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: [0])(0)) < 2, reason="needs two cores")
+def test_the_number_of_threads_hardly_moves_weights(tmp_path):
+    weights = []
+    for n in ("1", "2"):
+        path = tmp_path / f"{n}.npy"
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), n)
+        subprocess.run([sys.executable, "-W", "ignore", "-c", THREADED, n, path], env=os.environ | threads, check=True)
+        weights.append(np.load(path))
+    np.testing.assert_allclose(*weights, rtol=0, atol=THREADS * np.abs(weights[0]).max())
