@@ -47,7 +47,7 @@ tutorials: $(VENV)/.installed-docs
 
 # Only what lies in this folder: $(VENV) may be an environment that serves other work too.
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build docs/generated demo/*.png
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build docs/generated docs/tutorials demo/*.png
 
 # A stamp is the last thing a set-up writes, so one that was interrupted starts again.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/.created

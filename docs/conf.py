@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 from docutils.nodes import SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -19,7 +21,12 @@ extensions = [
     "sphinx.ext.napoleon",
     "myst_nb",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints", "tutorials/README.md"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+
+# Sphinx reads no file outside its folder, and MyST follows a link out of it.
+TUTORIALS = Path(__file__).parent / "tutorials"
+shutil.rmtree(TUTORIALS, ignore_errors=True)
+shutil.copytree(Path(__file__).parents[1] / "tutorials", TUTORIALS, ignore=shutil.ignore_patterns("README.md", ".*"))
 
 nitpicky = True  # a name that leads nowhere is an error
 default_role = "py:obj"  # a name in single backticks is a link

@@ -155,7 +155,7 @@ def _panels(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     # Predictions of another tool have no tier where nothing says what it was trained on.
     for (split, tier), part in shown.groupby(list(BY), sort=False, observed=True, dropna=False):
         n = part["n_conditions"].max()
-        title = ", ".join(str(name) for name in (tier, split if several else "") if pd.notna(name) and name != "")
+        title = ", ".join(name for name in (tier, split if several else "") if isinstance(name, str) and name)
         panels.append((f"{title}\n{n} condition{'s' if n != 1 else ''}".strip(), part))
     order = {tier: i for i, tier in enumerate(TIERS)}
     return sorted(panels, key=lambda panel: order.get(str(panel[1]["support"].iloc[0]), len(order)))
