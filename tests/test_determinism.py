@@ -36,6 +36,7 @@ PUBLIC = [f"{part}.{name}" for part, module in PARTS.items() for name in module.
 MAKE_MUDATA = {"datasets.four_i", "datasets.simulate_imaging"}
 
 
+@pytest.mark.slow  # every example of the documentation
 @pytest.mark.parametrize("name", [*PUBLIC, "read_transport", "write_transport"])
 @pytest.mark.filterwarnings("ignore")
 def test_global_random_numbers_are_left_alone(name):
