@@ -11,6 +11,7 @@ from scgap import _scoring
 from scgap._baselines import BASELINES
 from scgap._comparison import METRICS, Metric
 from scgap._conditions import Condition
+from scgap._moving import Moved
 from scgap._reference import make_references
 from scgap.tl import _evaluate
 
@@ -36,8 +37,9 @@ def test_the_table_is_tidy(fitted):
     table = scgap.tl.evaluate(fitted)
     assert list(table) == [
         *("condition", "split", "support", "method", "metric", "value", "n_cells", "baseline", "reconstruction"),
-        *("ceiling", "score", "reason"),
+        *("ceiling", "score", "reason", "expected_error"),
     ]
+    assert (table["expected_error"].notna() == (table["method"] == "scgap")).all()
     assert not table.duplicated(KEYS).any()
     assert len(table) == 12 * len(METHODS) * len(METRICS)
     assert set(table["method"]) == METHODS
@@ -148,9 +150,9 @@ def test_another_condition_is_predicted_worse(fitted):
 def test_the_other_condition_is_never_the_same(fitted, monkeypatch):
     asked = []
 
-    def stay(model, points, obs, query):
+    def stay(model, trained, points, obs, query, *, spread):
         asked.append((set(obs["cell_line"]), query))
-        return points
+        return Moved(points, np.zeros(len(points)))
 
     monkeypatch.setattr(_evaluate, "move_cells", stay)
     for seed in range(5):

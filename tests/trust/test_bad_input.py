@@ -36,6 +36,7 @@ CASES = {
     "pl.history": {"show": False},
     "pl.moments": {"show": False, "moments": ["mean"]},
     "pl.scores": {"show": False},
+    "pl.transport": {"show": False},
     "pl.conditions": {"show": False},
     "pl.dose_response": {"show": False, "features": "f0", "predicted": "screened"},
     "datasets.simulate_screen": {"n_cells": 40, "n_features": 4, "n_drugs": 2, "doses": [1.0], "n_groups": 1},

@@ -88,8 +88,9 @@ def dose_response(
     >>> curve = scgap.tl.screen(adata, doses, n_cells=50, progress=False)
     >>> axes = scgap.pl.dose_response(adata, curve, features="feature_0", show=False)
     """
-    coloured = modalities(data, mod)[0]
+    whole, mods = data, mod
     data, mod = one_object(data, mod)
+    coloured = modalities(whole, mods)[0]
     model = get_model(data, mod, key)
     adata, design = get_modality(data, mod), model.design
     if not design.dose_cols:

@@ -33,6 +33,7 @@ MAIN = (
 )
 MOST_ROWS = 10  # metrics that are all shown
 ROW = 0.07  # inches of a method, in which its point keeps clear of the next
+LOWEST = 2.2  # inches of a figure, in which a single metric leaves room for the ticks and the legend
 HIDDEN = 1e6  # far outside of every axis: where the lines of infinite intervals end
 
 
@@ -111,7 +112,7 @@ def scores(
     shown = summary[summary["method"].isin(methods) & summary["metric"].isin(metrics)]
     panels, limits = _panels(shown), _limits(shown)
     # Names and legend take as much room beside one panel as beside many.
-    width, height = 2.3 + 2.8 / len(panels), 1.0 + len(metrics) * max(0.2, ROW * len(methods))
+    width, height = 2.3 + 2.8 / len(panels), max(LOWEST, 1.0 + len(metrics) * max(0.2, ROW * len(methods)))
     axes = get_axes(ax, len(panels), width=width, height=height)
     for axis, (title, panel) in zip(axes, panels, strict=True):
         _draw(axis, panel, methods, metrics, limits)
