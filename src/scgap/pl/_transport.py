@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scgap._adata import Data, Modality, get_modality, to_dense
-from scgap._checks import whole_number
+from scgap._checks import text, whole_number
 from scgap._joint import one_object
 from scgap._model import get_model
 from scgap.pl._cells import find_groups, read_matrices
@@ -69,6 +69,8 @@ def transport(
     ------
     KeyError
         No map or no prediction, or no such ``basis``.
+    TypeError
+        ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
         No group has predicted cells of the condition, or they cannot be placed in ``basis``. A UMAP or t-SNE is a
         drawing of the cells that it was made of and has no place for others: to see them in one, put them into one
@@ -90,12 +92,14 @@ def transport(
     >>> axes = scgap.pl.transport(adata, show=False)
     """
     n_arrows = whole_number("n_arrows", n_arrows, 0)
+    basis = None if basis is None else text("basis", basis)
     data, mod = one_object(data, mod)
     model = get_model(data, mod, key)
     adata = get_modality(data, mod)
-    found = find_groups(data, mod, model, key, layer or key, condition, measured=False)
+    name = key if layer is None else text("layer", layer)
+    found = find_groups(data, mod, model, key, name, condition, measured=False)
     moved, observed = (_draw_some(masks) for masks in zip(*(group[:2] for group in found.groups), strict=True))
-    measured, prediction = read_matrices(model, adata, layer or key)
+    measured, prediction = read_matrices(model, adata, name)
     rows = Shown(moved, moved, observed)
     cells = Shown(*map(to_dense, (measured[moved], prediction[moved], measured[observed])))
     points, names = principal_plane(cells) if basis is None else stored_plane(adata, model, basis, rows, cells)
