@@ -108,8 +108,11 @@ def _move(
         return Moved(move(weights=model.weights), nothing)
     tier = support_tiers(trained, model.encoding.perturbations, [condition])[0]
     is_seen = tier in ("control", "seen")
-    several = [move(weights=weights) for weights in unseen.maps if spread or not is_seen]
-    one = [move(weights=model.weights) for _ in range(spread or is_seen)]
-    moved = one[0] if is_seen else np.mean(several, axis=0)
-    disagreement = np.sqrt(np.var([*one, *several], axis=0).sum(1)) if spread else nothing
-    return Moved(moved, disagreement)
+    if is_seen and not spread:
+        return Moved(move(weights=model.weights), nothing)
+    several = [move(weights=weights) for weights in unseen.maps]
+    if not spread:
+        return Moved(np.mean(several, axis=0), nothing)
+    one = move(weights=model.weights)
+    disagreement = np.sqrt(np.var([one, *several], axis=0).sum(1))
+    return Moved(one if is_seen else np.mean(several, axis=0), disagreement)

@@ -150,6 +150,7 @@ def evaluate(
     observations, obs, written = _read(data, mod, model, split)
     spreads: dict[int, float] = {}
     mapped = _make_method(model, observations, obs, written, spreads)
+    asked = _make_method(model, observations, obs, written)  # for another condition, whose spread is not of this one
 
     def permuted(i: int, rows: np.ndarray, generator: np.random.Generator) -> Prediction:
         group = observations.conditions[i].group
@@ -158,7 +159,7 @@ def evaluate(
             for j, c in enumerate(observations.conditions)
             if j != i and not c.is_control and c.group == group and _has_vector(model, c.members)
         ]
-        return mapped(int(generator.choice(candidates)), rows, generator) if candidates else "no other condition"
+        return asked(int(generator.choice(candidates)), rows, generator) if candidates else "no other condition"
 
     table = score_conditions(
         observations,
@@ -256,9 +257,9 @@ def _make_method(
     observations: Observations,
     obs: pd.DataFrame,
     written: pd.DataFrame,
-    spreads: dict[int, float],
+    spreads: dict[int, float] | None = None,
 ) -> Any:
-    """The map as a method of `score_conditions`, which notes the mean spread of each condition."""
+    """The map as a method of `score_conditions`, which notes the mean spread of each condition if it is asked to."""
     trained = list(trained_conditions(model))
     columns = [column for column in model.design.columns if column not in model.design.group_cols]
     in_units = _feature_units(model)
@@ -270,8 +271,9 @@ def _make_method(
         cells = observations.cells(rows) * units
         points = encode(model.representation, cells)
         query = {column: written.loc[i, column] for column in columns}
-        moved = move_cells(model, trained, points, obs.iloc[rows], query, spread=True)
-        spreads[i] = float(moved.spread.mean())
+        moved = move_cells(model, trained, points, obs.iloc[rows], query, spread=spreads is not None)
+        if spreads is not None:
+            spreads[i] = float(moved.spread.mean())
         return decode(model.representation, cells, points, moved.points) / units
 
     return mapped

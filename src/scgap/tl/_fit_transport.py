@@ -314,10 +314,12 @@ def fit_transport(
 
     network = ConditionalMap(hidden, pooling=pooling)
     one_condition = jax.tree.map(lambda array: array[0], arrays)
-    starts = [
-        init_weights(network, one, initial_vectors(table, one), one_condition, points[split == "train"])
-        for one in (seed, *(SEED_STEP * i + seed for i in range(1, N_MAPS)))
-    ]
+    training_points = points[split == "train"]
+
+    def start(seed: int) -> Weights:
+        return init_weights(network, seed, initial_vectors(table, seed), one_condition, training_points)
+
+    fresh = start(seed)
     scale = mean_cost(train, len(experiment.trained), cost=ground_cost)
     if scale == 0:
         raise ValueError(
@@ -342,7 +344,7 @@ def fit_transport(
         "pooling": pooling,
         "seed": seed,
     }
-    fingerprint = fingerprint_of(params, (train, valid, arrays, starts[0]["encoding"])) if path else ""
+    fingerprint = fingerprint_of(params, (train, valid, arrays, fresh["encoding"])) if path else ""
     run: dict[str, Any] = {
         "data": TrainingData(
             train, valid, jax.tree.map(jnp.asarray, arrays), len(experiment.trained), experiment.validated
@@ -355,7 +357,7 @@ def fit_transport(
     }
     with _progress_bar(n_iters, progress) as bar:
         weights, history = fit(
-            starts[0],
+            fresh,
             **run,
             on_report=partial(_on_report, bar, path, fingerprint),
             resume=lambda fresh: read_checkpoint(path, fresh, fingerprint) if path and path.exists() else fresh,
@@ -364,10 +366,13 @@ def fit_transport(
         condition_folds = N_FOLDS if n_iters >= LONG else 0
     folds = make_folds(experiment.trained, condition_folds, has_encoding=encoding is not None, seed=seed)
     folds = [left_out for left_out in folds if not set(experiment.validated) <= set(left_out)]
-    unseen = _fit_unseen(experiment.trained, table.perturbations, folds, starts, run, progress) if folds else None
+    unseen = None
+    if folds:
+        starts = [fresh, *(start(seed + SEED_STEP * i) for i in range(1, N_MAPS))]
+        unseen = _fit_unseen(experiment.trained, table.perturbations, folds, starts, run, progress)
     perturbed = [condition for condition in conditions if not condition.is_control]
     model = TransportModel(
-        params=params,
+        params=params | {"condition_folds": condition_folds},
         weights=weights,
         conditions=condition_table(design, conditions, rows, of_cell, split),
         embedding=_embed(network, weights, table, perturbed),

@@ -132,7 +132,7 @@ def screen(
         latent[start:stop], spread[start:stop] = moved
         if has_two or representation.kind == "features":
             X[start:stop] = decode(representation, cells[which], points[which], latent[start:stop])
-    result = AnnData(X, obs=_describe(model, adata, blocks))
+    result = AnnData(X, obs=_describe(model, trained, adata, blocks))
     if model.unseen is not None:
         result.obs["spread"] = spread
     if has_two or representation.kind == "features":
@@ -218,12 +218,12 @@ def _refuse_group(columns: Sequence[str], query: Mapping[str, Any], rows_of: Ite
     )
 
 
-def _describe(model: TransportModel, adata: AnnData, blocks: Blocks) -> pd.DataFrame:
+def _describe(model: TransportModel, trained: Sequence[Condition], adata: AnnData, blocks: Blocks) -> pd.DataFrame:
     """The condition, the source cell and the support of each row."""
     conditions, rows = list(blocks), np.concatenate([rows for _, rows in blocks.values()])
     table = pd.DataFrame([full for full, _ in blocks.values()], columns=model.design.columns)
     table.insert(0, "condition_label", [condition_label(condition) for condition in conditions])
-    support = support_tiers(list(trained_conditions(model)), model.encoding.perturbations, conditions)
+    support = support_tiers(trained, model.encoding.perturbations, conditions)
     obs = table.apply(_categories).assign(support=pd.Categorical(support, TIERS, ordered=True))
     obs["support"] = obs["support"].cat.remove_unused_categories()  # each would stand in a plot's legend
     obs["expected_error"] = [model.expected_error(tier) for tier in support]
