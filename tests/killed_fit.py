@@ -10,6 +10,13 @@ if __name__ == "__main__":  # pytest looks for examples in every file
     scgap.tl.fit_transport  # noqa: B018 (loads JAX, so that kills hit the fit and not the imports)
     print("ready", flush=True)
     scgap.tl.fit_transport(
-        adata, n_iters=200, batch_size=16, hidden=(8,), condition_folds=2, checkpoint=checkpoint, progress=False
+        adata,
+        n_iters=200,
+        batch_size=16,
+        hidden=(8,),
+        n_maps=2,
+        condition_folds=2,
+        checkpoint=checkpoint,
+        progress=False,
     )
     scgap.write_transport(adata, written)

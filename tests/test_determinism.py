@@ -23,7 +23,7 @@ THREADS = 1e-4  # of the largest weight
 
 def test_same_seed_same_file(screen, settings, tmp_path):
     for name in ("one", "two"):
-        scgap.tl.fit_transport(screen, **settings, condition_folds=2, seed=3)
+        scgap.tl.fit_transport(screen, **settings, n_maps=2, condition_folds=2, seed=3)
         scgap.write_transport(screen, tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 

@@ -99,7 +99,7 @@ def test_a_killed_fit_goes_on_to_the_same_map(n_kills, run, unbroken, tmp_path):
     assert resumed or n_kills < 20
 
 
-@pytest.mark.parametrize("stage", ["fit", "unseen"])
+@pytest.mark.parametrize("stage", ["fit", "others"])
 def test_ctrl_c_keeps_what_was_learned_and_says_so(screen, fit, monkeypatch, stage):
     def interrupt(*args, **options):
         raise KeyboardInterrupt
@@ -107,9 +107,9 @@ def test_ctrl_c_keeps_what_was_learned_and_says_so(screen, fit, monkeypatch, sta
     if stage == "fit":
         monkeypatch.setattr(_fit_transport, "_on_report", interrupt)
     else:
-        monkeypatch.setattr(_fit_transport, "fit_unseen", interrupt)
+        monkeypatch.setattr(_fit_transport, "fit_others", interrupt)
     with pytest.warns(UserWarning, match="Interrupted .*kept"):
-        stored = fit(screen, condition_folds=2 if stage == "unseen" else 0)
+        stored = fit(screen, n_maps=1 if stage == "fit" else 2)
     assert len(stored["history"]) == (1 if stage == "fit" else 40)
 
 
@@ -307,7 +307,8 @@ def test_a_fold_that_diverges_does_not_cost_the_map(screen, fit, monkeypatch):
     def diverge(*args, **options):
         raise FloatingPointError("at iteration 3")
 
-    monkeypatch.setattr(_fit_transport, "fit_unseen", diverge)
-    with pytest.warns(UserWarning, match=r"diverged \(at iteration 3\): the one map of all conditions, which is kept"):
-        stored = fit(screen, condition_folds=2)
-    assert "unseen" not in stored
+    monkeypatch.setattr(_fit_transport, "leave_out", diverge)
+    with pytest.warns(UserWarning, match=r"diverged \(at iteration 3\): what was trained before is kept"):
+        stored = fit(screen, n_maps=2, condition_folds=2)
+    assert "validation" not in stored
+    assert "others" in stored

@@ -136,6 +136,19 @@ def test_what_a_pair_is_made_of(pooled):
         assert min(np.abs(pair - single).max() for single in (first, second)) < 1e-3
 
 
+def test_by_parts_each_member_moves_the_cells_alone(pooled):
+    network, weights = pooled
+
+    def move(condition, by_parts):
+        return _map.transport_cells(network, weights, CELLS, condition, by_parts=by_parts)
+
+    a, b = (make_condition([i], [dose]) for i, dose in ((0, 0.5), (3, -1.0)))
+    np.testing.assert_allclose(move(a, True), move(a, False), rtol=1e-5, atol=1e-5)
+    both = CELLS + sum(move(condition, False) - CELLS for condition in (a, b))
+    np.testing.assert_allclose(move(make_condition([0, 3], [0.5, -1.0]), True), both, rtol=1e-4, atol=1e-4)
+    assert np.abs(move(make_condition([0, 3], [0.5, -1.0]), False) - both).max() > 0.1
+
+
 def encoder_output(network, weights, condition):
     encoder = _map.ConditionEncoder(network.n_embedding, network.pooling)
     return encoder.apply({"params": weights["network"]["encoder"]}, ENCODING[condition.members], condition)

@@ -54,7 +54,7 @@ MANY = """
 adata = screen(600, 10)
 in_use = []
 for i in range(120):
-    scgap.tl.fit_transport(adata, **FIT, seed=i, condition_folds=2 if i % 10 == 0 else 0)
+    scgap.tl.fit_transport(adata, **FIT, seed=i, n_maps=1 + i % 2, condition_folds=2 if i % 10 == 0 else 0)
     gc.collect()
     in_use.append(megabytes("VmRSS"))
 print(in_use[19], max(in_use[20:]))

@@ -5,10 +5,9 @@ import numpy as np
 from scgap import _transfer
 from scgap._arrays import ConditionArrays
 from scgap._conditions import Condition
+from scgap._folds import predicted_by_parts, validation_table
 from scgap._populations import make_populations
 from scgap._train import TrainingData
-from scgap._transfer import Transfer
-from scgap._unseen import fit_unseen
 
 TRAINED = [Condition(((name, dose),), ()) for name in "abcd" for dose in (1.0, 10.0)]
 FOLDS = [np.array([0, 1]), np.array([2, 3]), np.array([4])]
@@ -41,12 +40,17 @@ def test_left_out_conditions_neither_train_nor_validate():
 
 def test_the_table_of_left_out_conditions():
     errors = np.arange(10.0).reshape(5, 2)
-    transfer = Transfer([], np.concatenate(FOLDS), errors)
-    unseen = fit_unseen(TRAINED, list("abcd"), FOLDS, lambda folds: transfer)
-    table = unseen.validation
+    table = validation_table(TRAINED, list("abcd"), FOLDS, errors)
     assert table["condition_label"].tolist() == ["a 1", "a 10", "b 1", "b 10", "c 1"]
     assert table["support"].tolist() == ["unseen perturbation"] * 4 + ["extrapolated dose"]
     np.testing.assert_array_equal(table[["identity", "error"]], errors)
-    assert unseen.expected_error("unseen perturbation") == errors[:4, 1].mean()
-    assert unseen.expected_error("extrapolated dose") == errors[4, 1]
-    assert np.isnan(unseen.expected_error("unseen group"))
+
+
+def test_left_out_pairs_are_predicted_by_their_parts():
+    """Where these are trained alone in the fold, and no other dose or group of the pair is."""
+    names = ["a", "b", "a+b", "c+d", "c"]
+    trained = [Condition(tuple((part, None) for part in name.split("+")), ()) for name in names]
+    found = predicted_by_parts(trained, [np.array([2, 3]), np.array([0, 2])])
+    assert [part.tolist() for part in found] == [[True, False], [False, False]]
+    other_group = trained[2]._replace(group=("line_2",))
+    assert not predicted_by_parts([*trained, other_group], [np.array([2])])[0].any()

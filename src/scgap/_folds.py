@@ -1,11 +1,13 @@
-"""Which conditions each fold of the condition-level validation leaves out."""
+"""Condition-level validation: which conditions each fold leaves out, and the table of what came of it."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
-from scgap._conditions import Condition
+from scgap._conditions import Condition, condition_label
+from scgap._support import adds_up, support_tiers
 
 
 def condition_folds(trained: Sequence[Condition], n_folds: int, *, has_encoding: bool, seed: int) -> list[np.ndarray]:
@@ -31,3 +33,31 @@ def condition_folds(trained: Sequence[Condition], n_folds: int, *, has_encoding:
         if out and len(out) < len(trained):
             folds.append(np.array(sorted(out)))
     return folds
+
+
+def predicted_by_parts(trained: Sequence[Condition], folds: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Of the conditions that each fold leaves out, whether they are predicted by what their members do alone."""
+    return [
+        np.array([adds_up(_kept(trained, left_out), trained[i]) for i in left_out], dtype=bool) for left_out in folds
+    ]
+
+
+def validation_table(
+    trained: Sequence[Condition], known: Sequence[str], folds: Sequence[np.ndarray], errors: np.ndarray
+) -> pd.DataFrame:
+    """One row a left-out condition; ``known`` are the perturbations with a vector, ``errors`` (n, 2) as in `leave_out`.
+
+    The support is that of the condition where it was left out.
+    """
+    tiers = [
+        tier
+        for left_out in folds
+        for tier in support_tiers(_kept(trained, left_out), known, [trained[i] for i in left_out])
+    ]
+    labels = [condition_label(trained[i]) for left_out in folds for i in left_out]
+    return pd.DataFrame({"condition_label": labels, "support": tiers, "identity": errors[:, 0], "error": errors[:, 1]})
+
+
+def _kept(trained: Sequence[Condition], left_out: np.ndarray) -> list[Condition]:
+    gone = set(left_out.tolist())
+    return [condition for i, condition in enumerate(trained) if i not in gone]

@@ -116,20 +116,38 @@ def embed(network: ConditionalMap, weights: Mapping[str, Any], conditions: Condi
     return jax.vmap(one)(conditions)
 
 
+def transport_parts(
+    network: ConditionalMap, weights: Mapping[str, Any], cells: jax.Array, condition: ConditionArrays
+) -> jax.Array:
+    """Cells (n_cells, n_features), each moved by the sum of what every member of the set does to it alone."""
+
+    def add_member(j: int | jax.Array, moved: jax.Array) -> jax.Array:
+        alone = condition._replace(presence=jnp.where(jnp.arange(len(condition.presence)) == j, condition.presence, 0))
+        return moved + transport(network, weights, cells, alone) - cells
+
+    return jax.lax.fori_loop(0, len(condition.presence), add_member, cells)
+
+
 CHUNK = 65_536  # cells moved at once, so that hidden layers of an atlas fit in memory
 
 
 def transport_cells(
-    network: ConditionalMap, weights: Mapping[str, Any], cells: np.ndarray, condition: ConditionArrays
+    network: ConditionalMap,
+    weights: Mapping[str, Any],
+    cells: np.ndarray,
+    condition: ConditionArrays,
+    *,
+    by_parts: bool = False,
 ) -> np.ndarray:
-    """`transport` of an array on the host (n_cells, n_features), in chunks of few shapes."""
+    """`transport`, or `transport_parts`, of an array on the host (n_cells, n_features), in chunks of few shapes."""
     weights = jax.device_put(dict(weights))
-    moved = np.empty_like(cells)
+    moved, move = np.empty_like(cells), _transport_parts if by_parts else _transport
     for start in range(0, len(cells), CHUNK):
         chunk = cells[start : start + CHUNK]
-        padded = _transport(network, weights, pad_rows(chunk), condition)
+        padded = move(network, weights, pad_rows(chunk), condition)
         moved[start : start + CHUNK] = np.asarray(padded)[: len(chunk)]  # cut on the host: nothing to compile
     return moved
 
 
 _transport = jax.jit(transport, static_argnames="network")
+_transport_parts = jax.jit(transport_parts, static_argnames="network")

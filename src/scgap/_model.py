@@ -22,27 +22,13 @@ from scgap._stored import (
     check_params,
     check_representation,
     check_tables,
-    check_unseen,
+    check_validation,
     check_weights,
     network_shapes,
 )
 
 if TYPE_CHECKING:
     from scgap._map import ConditionalMap, Weights
-
-
-class UnseenMaps(NamedTuple):
-    """What predicts conditions without training cells, from the condition-level validation of a fit."""
-
-    maps: list["Weights"]
-    """Of all conditions, from other random numbers each: their mean displacement is the prediction."""
-    validation: pd.DataFrame
-    """One row a left-out condition: ``condition_label``, ``support`` without it, ``identity`` and ``error``."""
-
-    def expected_error(self, tier: str) -> float:
-        """Mean energy distance at which left-out conditions of a tier were predicted; NaN if there were none."""
-        of_tier = self.validation["support"].astype(str) == tier
-        return float(self.validation.loc[of_tier, "error"].mean())
 
 
 FORMAT_VERSION = 1
@@ -64,8 +50,10 @@ class TransportModel(NamedTuple):
     history: pd.DataFrame
     representation: Representation
     var_names: np.ndarray
-    unseen: UnseenMaps | None
-    """None without a condition-level validation: then one map predicts all conditions."""
+    others: "list[Weights]"
+    """Maps of the same conditions from other random numbers: their mean with that of ``weights`` is the prediction."""
+    validation: pd.DataFrame | None
+    """One row a left-out condition: ``condition_label``, ``support`` without it, ``identity`` and ``error``."""
 
     @property
     def design(self) -> Design:
@@ -76,7 +64,9 @@ class TransportModel(NamedTuple):
         """Energy distance, in the fitted space, to expect for a condition of this tier; NaN where nothing tells."""
         if tier == "seen":
             return float(self.history["valid"].min())
-        return np.nan if self.unseen is None else self.unseen.expected_error(tier)
+        if self.validation is None:
+            return np.nan
+        return float(self.validation.loc[self.validation["support"].astype(str) == tier, "error"].mean())
 
     @property
     def network(self) -> "ConditionalMap":
@@ -104,11 +94,10 @@ def model_to_uns(model: TransportModel) -> dict[str, Any]:
         "representation": representation_to_dict(model.representation),
         "var_names": np.asarray(model.var_names, dtype=object),
     }
-    if model.unseen is not None:
-        stored["unseen"] = {
-            "maps": {f"{i:02d}": _to_numpy(weights) for i, weights in enumerate(model.unseen.maps)},
-            "validation": indexed(model.unseen.validation),
-        }
+    if model.others:
+        stored["others"] = {f"{i:02d}": _to_numpy(weights) for i, weights in enumerate(model.others)}
+    if model.validation is not None:
+        stored["validation"] = indexed(model.validation)
     return stored
 
 
@@ -145,6 +134,7 @@ def _check_version(stored: Any) -> None:
 
 def _read(stored: Mapping[str, Any]) -> TransportModel:
     """Content of the present format as it is."""
+    others = stored.get("others", {})
     return TransportModel(
         json.loads(str(stored["params"])),
         _to_numpy(stored["weights"]),
@@ -154,13 +144,9 @@ def _read(stored: Mapping[str, Any]) -> TransportModel:
         stored["history"],
         representation_from_dict(stored["representation"]),
         np.array([str(name) for name in stored["var_names"]]),  # zarr returns a string type that does not cast
-        _unseen_from_uns(stored["unseen"]) if "unseen" in stored else None,
+        [_to_numpy(others[name]) for name in sorted(others)],
+        stored.get("validation"),
     )
-
-
-def _unseen_from_uns(stored: Mapping[str, Any]) -> UnseenMaps:
-    maps = [_to_numpy(stored["maps"][name]) for name in sorted(stored["maps"])]
-    return UnseenMaps(maps, stored["validation"])
 
 
 def _checked(model: TransportModel) -> TransportModel:
@@ -178,11 +164,11 @@ def _checked(model: TransportModel) -> TransportModel:
         n_context=1 + sum(map(len, encoding.groups.values())),
         n_points=len(weights["centre"]) if n_points is None else n_points,
     )
-    for each in [weights, *(model.unseen.maps if model.unseen else [])]:
+    for each in [weights, *model.others]:
         check_weights(each, shapes, np.shape(weights["encoding"]), shapes["displacement"]["bias"][0])
     need(np.shape(weights["encoding"])[0] == len(encoding.perturbations), "there is not one vector a perturbation")
-    if model.unseen is not None:
-        check_unseen(*model.unseen)
+    if model.validation is not None:
+        check_validation(model.validation)
     units = model.params["units"]
     need(not units or all(any(f.startswith(f"{mod}:") for mod in units) for f in model.var_names), "units do not fit")
     return model

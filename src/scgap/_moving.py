@@ -15,7 +15,7 @@ from scgap._conditions import Condition, parse_condition, read_conditions
 from scgap._encoding import encode_conditions
 from scgap._messages import listed
 from scgap._model import TransportModel
-from scgap._support import support_tiers
+from scgap._support import adds_up
 
 
 def select_source(
@@ -66,7 +66,7 @@ class Moved(NamedTuple):
     points: np.ndarray
     """(n_cells, n)."""
     spread: np.ndarray
-    """(n_cells,) root mean squared distance of several maps' predictions to their mean; NaN where it was not asked."""
+    """(n_cells,) root mean squared distance of several maps' predictions to their mean; NaN where there is one map."""
 
 
 def move_cells(
@@ -75,44 +75,38 @@ def move_cells(
     points: np.ndarray,
     groups: pd.DataFrame,
     query: Mapping[str, Any],
-    *,
-    spread: bool = False,
 ) -> Moved:
     """Points (n_cells, n) moved to the queried condition, each in its own group (n_cells rows).
 
-    ``trained`` are the model's conditions with training cells. ``spread`` asks all maps, for a seen condition, too.
+    ``trained`` are the model's conditions with training cells.
     """
     design = model.design
     columns = list(design.group_cols)
     labels = groups[columns].astype(str)
     codes = labels.groupby(columns).ngroup().to_numpy() if columns else np.zeros(len(points), int)
-    moved = Moved(np.empty_like(points), np.full(len(points), np.nan, np.float32))
+    moved = Moved(np.empty_like(points), np.empty(len(points), np.float32))
     for code in np.unique(codes):
         rows = codes == code
         group = labels.iloc[np.flatnonzero(rows)[0]].to_dict() if columns else {}
         condition = parse_condition(design, {**query, **group})
-        moved.points[rows], moved.spread[rows] = _move(model, trained, points[rows], condition, spread)
+        moved.points[rows], moved.spread[rows] = _move(model, trained, points[rows], condition)
     return moved
 
 
-def _move(
-    model: TransportModel, trained: Sequence[Condition], points: np.ndarray, condition: Condition, spread: bool
-) -> Moved:
-    """Points (n_cells, n) moved by the one map, or to a condition without training cells by the mean of several."""
+def _move(model: TransportModel, trained: Sequence[Condition], points: np.ndarray, condition: Condition) -> Moved:
+    """Points (n_cells, n) moved by the mean of all maps."""
     from scgap._map import transport_cells  # here, so that plots do not load JAX
 
     arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
-    move = partial(transport_cells, model.network, cells=points, condition=arrays)
-    unseen, nothing = model.unseen, np.full(len(points), np.nan, np.float32)
-    if unseen is None:
-        return Moved(move(weights=model.weights), nothing)
-    tier = support_tiers(trained, model.encoding.perturbations, [condition])[0]
-    is_seen = tier in ("control", "seen")
-    if is_seen and not spread:
-        return Moved(move(weights=model.weights), nothing)
-    several = [move(weights=weights) for weights in unseen.maps]
-    if not spread:
-        return Moved(np.mean(several, axis=0), nothing)
-    one = move(weights=model.weights)
-    disagreement = np.sqrt(np.var([one, *several], axis=0).sum(1))
-    return Moved(one if is_seen else np.mean(several, axis=0), disagreement)
+    by_parts = adds_up(trained, condition)
+    move = partial(transport_cells, model.network, cells=points, condition=arrays, by_parts=by_parts)
+    mean = move(weights=model.weights)
+    if not model.others:
+        return Moved(mean, np.full(len(points), np.nan, np.float32))
+    # Mean and squared distances to it, map by map (Welford 1962), so that no more than two predictions are held.
+    squares = np.zeros(len(points), np.float32)
+    for n, weights in enumerate(model.others, start=2):
+        difference = (other := move(weights=weights)) - mean
+        mean += difference / n
+        squares += ((other - mean) * difference).sum(1)
+    return Moved(mean, np.sqrt(squares / (1 + len(model.others))))

@@ -124,9 +124,8 @@ def check_representation(representation: Representation, var_names: np.ndarray) 
     return n
 
 
-def check_unseen(maps: Sequence[Any], validation: Any) -> None:
-    """What predicts conditions without training cells, beside its weights."""
-    need(bool(maps), "no map predicts unseen conditions")
+def check_validation(validation: Any) -> None:
+    """The table of left-out conditions."""
     columns = {"condition_label", "support", "identity", "error"}
     need(isinstance(validation, pd.DataFrame) and columns <= set(validation.columns), "the validation lacks a column")
     need(validation["error"].dtype.kind == "f", "the validation holds no numbers")

@@ -58,6 +58,16 @@ def nearest_conditions(conditions: Iterable[Condition], query: Condition, n: int
     return sorted(perturbed, key=lambda condition: _distance(condition, query))[:n]
 
 
+def adds_up(trained: Sequence[Condition], query: Condition) -> bool:
+    """Whether the perturbations of a combination were all trained alone, and never just these together.
+
+    What they do alone then predicts it better, added up, than the map of the set does (``benchmarks/README.md``).
+    """
+    sets = {frozenset(name for name, _ in condition.members) for condition in trained}
+    names = frozenset(name for name, _ in query.members)
+    return len(names) > 1 and names not in sets and all(frozenset([name]) in sets for name in names)
+
+
 def _tier(seen: _Trained, known: frozenset[str], query: Condition) -> str:
     names = [name for name, _ in query.members]
     if query.is_control:

@@ -1,8 +1,7 @@
-"""Condition-level validation: maps that leave conditions out, and how well they predict these."""
+"""Beside the map of a fit: others of the same conditions, and some that leave conditions out, to tell how they do."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,28 +9,16 @@ import numpy as np
 from jax import lax
 
 from scgap._losses import energy_distance
-from scgap._map import Weights, transport
+from scgap._map import Weights, transport, transport_parts
 from scgap._populations import ConditionArrays, Populations, spread_cells
 from scgap._train import MAX_VALIDATED, N_VALIDATED, Loss, Setup, TrainingData, fit
 
-ITERS_SHARE = 5  # a fifth of the updates: unseen conditions gain little from more
-BATCH_SIZE = 256  # at most, for the same reason
+OTHERS_SHARE, FOLDS_SHARE = 2, 5  # other maps run half of the updates; without some conditions, a fifth tells enough
+BATCH_SIZE = 256  # at most, for held-out cells are fitted as well by half the batch
 
 
-class Transfer(NamedTuple):
-    """Maps for unseen conditions, and how well others predicted those that they had left out."""
-
-    maps: list[Weights]
-    """That know all conditions, and differ in the random numbers they started from."""
-    left_out: np.ndarray
-    """(n,) conditions that were left out."""
-    errors: np.ndarray
-    """(n, 2) energy distances to their cells: of control cells as they are, and of the prediction."""
-
-
-def validate_conditions(
+def fit_others(
     starts: Sequence[Weights],
-    folds: Sequence[np.ndarray],
     *,
     data: TrainingData,
     setup: Setup,
@@ -40,30 +27,63 @@ def validate_conditions(
     learning_rate: float,
     key: jax.Array,
     on_map: Callable[[], object],
-) -> Transfer:
-    """Train a map without the conditions of each fold, and one on all conditions from each of ``starts``."""
-    setup = setup._replace(batch_size=min(setup.batch_size, BATCH_SIZE))
-    train = partial(
-        fit,
-        setup=setup,
-        loss=loss,
-        n_iters=-(-n_iters // ITERS_SHARE),
-        learning_rate=learning_rate,
-        on_report=lambda progress: None,
-        keep_interrupted=False,
-    )
-    errors, maps = [], []
-    for left_out in folds:
-        weights, _ = train(starts[0], without := _without(data, left_out), key=key)
+) -> list[Weights]:
+    """Train a map of all conditions from each of ``starts``."""
+    maps = []
+    for i, start in enumerate(starts, start=1):
+        n = -(-n_iters // OTHERS_SHARE)
+        maps.append(_fit(start, data, setup, loss, n, learning_rate, jax.random.fold_in(key, i)))
+        on_map()
+    return maps
+
+
+def leave_out(
+    start: Weights,
+    folds: Sequence[np.ndarray],
+    by_parts: Sequence[np.ndarray],
+    *,
+    data: TrainingData,
+    setup: Setup,
+    loss: Loss,
+    n_iters: int,
+    learning_rate: float,
+    key: jax.Array,
+    on_map: Callable[[], object],
+) -> np.ndarray:
+    """Train a map without the conditions of each fold; return the errors (n_left_out, 2) of these, fold by fold.
+
+    They are energy distances to the observed cells: of control cells as they are, and of the prediction. ``by_parts``
+    says of each fold's conditions whether what their members do alone is added up.
+    """
+    errors = []
+    for left_out, is_sum in zip(folds, by_parts, strict=True):
+        without = _without(data, left_out)
+        weights = _fit(start, without, setup, loss, -(-n_iters // FOLDS_SHARE), learning_rate, key)
         which = np.arange(data.n_conditions - len(left_out), data.n_conditions)
-        padded = np.pad(which, (0, -len(which) % MAX_VALIDATED))  # few shapes
-        found = _errors(weights, without.train, without.conditions, jnp.asarray(padded), len(which), setup=setup)
+        padding = 0, -len(which) % MAX_VALIDATED  # few shapes
+        positions, sums = jnp.asarray(np.pad(which, padding)), jnp.asarray(np.pad(is_sum, padding))
+        found = _errors(weights, without.train, without.conditions, positions, sums, len(which), setup=setup)
         errors.append(np.asarray(found)[: len(which)])
         on_map()
-    for i, start in enumerate(starts):
-        maps.append(train(start, data, key=jax.random.fold_in(key, i))[0])
-        on_map()
-    return Transfer(maps, np.concatenate(folds), np.concatenate(errors))
+    return np.concatenate(errors)
+
+
+def _fit(
+    start: Weights, data: TrainingData, setup: Setup, loss: Loss, n_iters: int, learning_rate: float, key: jax.Array
+) -> Weights:
+    """A map that nothing is reported of."""
+    setup = setup._replace(batch_size=min(setup.batch_size, BATCH_SIZE))
+    return fit(
+        start,
+        data,
+        setup,
+        loss,
+        n_iters=n_iters,
+        learning_rate=learning_rate,
+        key=key,
+        on_report=lambda progress: None,
+        keep_interrupted=False,
+    )[0]
 
 
 def _without(data: TrainingData, left_out: np.ndarray) -> TrainingData:
@@ -85,7 +105,14 @@ def _without(data: TrainingData, left_out: np.ndarray) -> TrainingData:
 
 @partial(jax.jit, static_argnames="setup")
 def _errors(
-    weights: Weights, cells: Populations, conditions: ConditionArrays, which: jax.Array, n: int, *, setup: Setup
+    weights: Weights,
+    cells: Populations,
+    conditions: ConditionArrays,
+    which: jax.Array,
+    by_parts: jax.Array,
+    n: int,
+    *,
+    setup: Setup,
 ) -> jax.Array:
     """Energy distances (len(which), 2) of source and mapped to observed cells, of the first n of the conditions."""
 
@@ -94,7 +121,8 @@ def _errors(
         condition = jax.tree.map(lambda array: array[i], conditions)
         source, source_weights = spread_cells(cells, cells.source_of[i], N_VALIDATED)
         target, target_weights = spread_cells(cells, cells.target_of[i], N_VALIDATED)
-        mapped = transport(setup.network, weights, source, condition)
+        move = (partial(way, setup.network, weights, source, condition) for way in (transport_parts, transport))
+        mapped = lax.cond(by_parts[rank], *move)
         distances = [energy_distance(moved, target, source_weights, target_weights) for moved in (source, mapped)]
         return errors.at[rank].set(jnp.stack(distances))
 

@@ -12,9 +12,8 @@ QUERIES = [{"perturbation": "drug_1", "dose_value": 10.0}, {"perturbation": "dru
 if __name__ == "__main__":  # pytest looks for examples in every file
     adata = scgap.datasets.simulate_screen(300, n_features=4, n_drugs=2, doses=[10.0, 1_000.0], n_groups=2)
     fit = {"dose_col": "dose_value", "group_col": "cell_line", "hidden": (4,), "n_iters": 200, "batch_size": 64}
-    scgap.tl.fit_transport(
-        adata, **fit, encoding=adata.uns["drug_descriptors"], learning_rate=1e-2, condition_folds=2, progress=False
-    )
+    fit |= {"learning_rate": 1e-2, "n_maps": 2, "condition_folds": 2, "progress": False}
+    scgap.tl.fit_transport(adata, **fit, encoding=adata.uns["drug_descriptors"])
     scgap.write_transport(adata, FOLDER / f"transport_{FORMAT_VERSION}.safetensors")
 
     cells = adata[adata.obs["perturbation"] == "control"][:6].copy()

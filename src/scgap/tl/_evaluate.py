@@ -183,7 +183,7 @@ def evaluate(
     result = with_support(table, observations, tiers)
     of_map = result["method"] == key
     result["expected_error"] = result["support"].astype(str).map(model.expected_error).where(of_map)
-    if model.unseen is not None:
+    if model.others:
         of_label = {condition_label(observations.conditions[i]): spread for i, spread in spreads.items()}
         result["spread"] = result["condition"].map(of_label).where(of_map)
     result = result[result["method"].isin([key, *others, "ceiling"])].reset_index(drop=True)
@@ -271,7 +271,7 @@ def _make_method(
         cells = observations.cells(rows) * units
         points = encode(model.representation, cells)
         query = {column: written.loc[i, column] for column in columns}
-        moved = move_cells(model, trained, points, obs.iloc[rows], query, spread=spreads is not None)
+        moved = move_cells(model, trained, points, obs.iloc[rows], query)
         if spreads is not None:
             spreads[i] = float(moved.spread.mean())
         return decode(model.representation, cells, points, moved.points) / units

@@ -24,24 +24,24 @@ from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
 from scgap._folds import condition_folds as make_folds
+from scgap._folds import predicted_by_parts, validation_table
 from scgap._joint import check_parts, make_joint_representation, modalities, one_object
 from scgap._map import ConditionalMap, Pooling, Weights, embed, init_weights
 from scgap._messages import listed
-from scgap._model import TransportModel, UnseenMaps, check_free, get_uns, model_to_uns
+from scgap._model import TransportModel, check_free, get_uns, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
-from scgap._transfer import validate_conditions
-from scgap._unseen import fit_unseen
+from scgap._transfer import fit_others, leave_out
 from scgap.tl._arguments import resolve_cost, resolve_unit
 
 # By `benchmarks/quality.py epsilon`, values of epsilon from 0.01 to 0.1 and of the gap's up to 0.02 fit equally well.
 EPSILON = 0.05  # of the mean cost between perturbed cells
 GAP_EPSILON = 0.02  # the same for the Monge gap, whose plan should be sharp
+N_MAPS = 3  # whose mean is the prediction, and
 N_FOLDS = 5  # of the condition-level validation, in fits of
-N_MAPS = 3  # of all conditions, whose mean predicts unseen ones
-SEED_STEP = 1_000_003  # between their seeds, so that those of neighbouring seeds do not coincide
 LONG = 1_000  # updates or more: fewer are a trial
+SEED_STEP = 1_000_003  # between the seeds of maps, so that those of neighbouring seeds do not coincide
 
 
 def fit_transport(
@@ -72,6 +72,7 @@ def fit_transport(
     learning_rate: float = 1e-3,
     hidden: Sequence[int] = (128, 128, 128),
     pooling: Pooling = "sum",
+    n_maps: int | None = None,
     condition_folds: int | None = None,
     checkpoint: str | PathLike[str] | None = None,
     seed: int = 0,
@@ -171,14 +172,19 @@ def fit_transport(
     pooling
         How a combination is made of its perturbations: the ``"sum"`` of their embeddings, in which each counts in full;
         their ``"mean"``, in which two count half each; or ``"attention"``, a mean that learns how much each counts.
+    n_maps
+        Maps from different random numbers, whose mean displacement is the prediction: it is nearer to held-out cells
+        and to unseen conditions than one map, and where maps disagree (``spread`` in `scgap.tl.screen` and
+        `scgap.tl.evaluate`) predictions are less sure. The first runs as the other arguments say, and ``history`` is
+        of it; the others run half of the updates on at most 256 cells, each for about a fifth of its time. Default: 3,
+        in fits of 1,000 updates or more; else 1.
     condition_folds
         Folds of the condition-level validation. Held-out cells of conditions that were trained on do not tell how a
         map transfers to others. So as many further maps, of a fifth of the updates and at most 256 cells, leave whole
-        conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["unseen"]["validation"]``
-        tells how well these were predicted. Conditions without training cells are then predicted by the mean of three
-        maps of all conditions, of the same length, and where these and the one map of seen conditions disagree
-        (``spread`` in `scgap.tl.screen` and `scgap.tl.evaluate`) predictions are less sure. Costs about as much time as
-        the fit. Default: 5, in fits of 1,000 updates or more in which there is a condition to leave out; 0 for none.
+        conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["validation"]`` tells how
+        well these were predicted, and ``expected_error`` in `scgap.tl.screen` and `scgap.tl.evaluate` by tier of
+        support. Five folds cost about half as much time as the first map. Default: 5, in fits of 1,000 updates or more
+        in which there is a condition to leave out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
@@ -208,10 +214,11 @@ def fit_transport(
     uns[key_added]["history"] : DataFrame
         ``iteration``; ``fitting_loss``, the Sinkhorn divergence on training batches; ``monge_gap`` (floor-free) and
         ``valid``, the energy distance, on validation cells.
-    uns[key_added]["unseen"] : dict
-        Of the condition-level validation: ``maps``, the weights of those that predict conditions without training
-        cells; ``validation``, a DataFrame with the energy distances of ``identity`` and of the prediction (``error``)
-        for each left-out condition, and its ``support`` without it.
+    uns[key_added]["others"] : dict
+        Weights of the other maps.
+    uns[key_added]["validation"] : DataFrame
+        Of the condition-level validation: energy distances of ``identity`` and of the prediction (``error``) for each
+        left-out condition, and its ``support`` without it.
 
     Raises
     ------
@@ -251,7 +258,10 @@ def fit_transport(
     gap_epsilon = None if gap_epsilon is None else positive("gap_epsilon", gap_epsilon)
     gap_weight = positive("gap_weight", gap_weight, or_zero=True)
     learning_rate = positive("learning_rate", learning_rate)
-    condition_folds = None if condition_folds is None else whole_number("condition_folds", condition_folds, 0)
+    is_long = n_iters >= LONG
+    n_maps = whole_number("n_maps", (N_MAPS if is_long else 1) if n_maps is None else n_maps, 1)
+    condition_folds = (N_FOLDS if is_long else 0) if condition_folds is None else condition_folds
+    condition_folds = whole_number("condition_folds", condition_folds, 0)
     hidden = widths(hidden)
     choice("debias", debias, ("independent", "same"))
     choice("pooling", pooling, ("sum", "mean", "attention"))
@@ -266,6 +276,8 @@ def fit_transport(
         "conditions_per_step": conditions_per_step,
         "learning_rate": learning_rate,
         "debias": debias,
+        "n_maps": n_maps,
+        "condition_folds": condition_folds,
     }
     if check_key(key_added) in TAKEN:
         raise ValueError(
@@ -362,17 +374,13 @@ def fit_transport(
             on_report=partial(_on_report, bar, path, fingerprint),
             resume=lambda fresh: read_checkpoint(path, fresh, fingerprint) if path and path.exists() else fresh,
         )
-    if condition_folds is None:
-        condition_folds = N_FOLDS if n_iters >= LONG else 0
+    starts = [start(seed + SEED_STEP * i) for i in range(1, n_maps)]
     folds = make_folds(experiment.trained, condition_folds, has_encoding=encoding is not None, seed=seed)
     folds = [left_out for left_out in folds if not set(experiment.validated) <= set(left_out)]
-    unseen = None
-    if folds:
-        starts = [fresh, *(start(seed + SEED_STEP * i) for i in range(1, N_MAPS))]
-        unseen = _fit_unseen(experiment.trained, table.perturbations, folds, starts, run, progress)
+    others, validation = _fit_beside(experiment.trained, table.perturbations, fresh, starts, folds, run, progress)
     perturbed = [condition for condition in conditions if not condition.is_control]
     model = TransportModel(
-        params=params | {"condition_folds": condition_folds},
+        params=params,
         weights=weights,
         conditions=condition_table(design, conditions, rows, of_cell, split),
         embedding=_embed(network, weights, table, perturbed),
@@ -380,33 +388,38 @@ def fit_transport(
         history=pd.DataFrame(history, columns=Report._fields).astype(Report.__annotations__),
         representation=representation,
         var_names=var_names,
-        unseen=unseen,
+        others=others,
+        validation=validation,
     )
     result = whole.copy() if copy else whole
     get_uns(result, mods)[key_added] = model_to_uns(model)
     return result if copy else None
 
 
-def _fit_unseen(
+def _fit_beside(
     trained: Sequence[Condition],
     known: Sequence[str],
-    folds: Sequence[np.ndarray],
+    fresh: Weights,
     starts: Sequence[Weights],
+    folds: Sequence[np.ndarray],
     run: Mapping[str, Any],
     progress: bool,
-) -> UnseenMaps | None:
-    """The maps for unseen conditions; None if Ctrl-C or a loss that is not finite ends their training."""
+) -> tuple[list[Weights], pd.DataFrame | None]:
+    """Other maps of all conditions, and how well left-out ones are predicted; without what could not be trained."""
+    others: list[Weights] = []
     try:
-        with tqdm(total=len(folds) + len(starts), desc="leaving conditions out", disable=not progress) as bar:
-            return fit_unseen(trained, known, folds, partial(validate_conditions, starts, on_map=bar.update, **run))
+        with tqdm(total=len(starts) + len(folds), desc="further maps", disable=not progress) as bar:
+            others = fit_others(starts, **run, on_map=bar.update)
+            if not folds:
+                return others, None
+            errors = leave_out(fresh, folds, predicted_by_parts(trained, folds), **run, on_map=bar.update)
+            return others, validation_table(trained, known, folds, errors)
     except KeyboardInterrupt:
-        reason = "Interrupted while conditions were left out"
+        reason = "Interrupted while further maps were trained"
     except FloatingPointError as error:
-        reason = f"Training without some of the conditions diverged ({error})"
-    warnings.warn(
-        f"{reason}: the one map of all conditions, which is kept, predicts unseen conditions, too.", stacklevel=3
-    )
-    return None
+        reason = f"Training of a further map diverged ({error})"
+    warnings.warn(f"{reason}: what was trained before is kept, and predicts without it.", stacklevel=3)
+    return others, None
 
 
 def _embed(network: ConditionalMap, weights: Weights, table: Encoding, conditions: Sequence[Condition]) -> np.ndarray:

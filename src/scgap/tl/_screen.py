@@ -128,12 +128,12 @@ def screen(
     bar = tqdm(blocks.values(), desc="screen", disable=not progress)
     for (full, rows), start, stop in zip(bar, stops[:-1], stops[1:], strict=True):
         which = position[rows]
-        moved = move_cells(model, trained, points[which], groups.iloc[rows], full, spread=True)
+        moved = move_cells(model, trained, points[which], groups.iloc[rows], full)
         latent[start:stop], spread[start:stop] = moved
         if has_two or representation.kind == "features":
             X[start:stop] = decode(representation, cells[which], points[which], latent[start:stop])
     result = AnnData(X, obs=_describe(model, trained, adata, blocks))
-    if model.unseen is not None:
+    if model.others:
         result.obs["spread"] = spread
     if has_two or representation.kind == "features":
         result.var_names = [str(name) for name in model.var_names]

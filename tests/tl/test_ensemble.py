@@ -40,29 +40,35 @@ def validated(_validated):
 
 def test_what_is_kept(validated):
     model = model_from_uns(validated.uns["scgap"])
-    assert len(model.unseen.maps) == _fit_transport.N_MAPS
-    table = model.unseen.validation
+    assert len(model.others) == _fit_transport.N_MAPS - 1
+    table = model.validation
     assert "unseen perturbation" in set(table["support"])
     assert not table["condition_label"].str.contains("|".join(f"{drug} " for drug in HELD_OUT)).any()
     assert table["error"].mean() < table["identity"].mean()
+    unseen = table.loc[table["support"] == "unseen perturbation", "error"]
+    assert model.expected_error("unseen perturbation") == pytest.approx(unseen.mean())
+    assert model.expected_error("seen") == model.history["valid"].min()
+    assert np.isnan(model.expected_error("unseen group"))
 
 
-def test_unseen_conditions_take_the_mean_of_the_maps(validated):
+@pytest.mark.parametrize("query", [SEEN, UNSEEN])
+def test_predictions_are_the_mean_of_the_maps(validated, query):
     model = model_from_uns(validated.uns["scgap"])
-    scgap.tl.predict(validated, UNSEEN)
-    moved = validated.obs["scgap_transported"].to_numpy()
-    condition = parse_condition(model.design, UNSEEN)
+    screened = scgap.tl.screen(validated, [query], progress=False)
+    condition = parse_condition(model.design, query)
     arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
-    points = validated.X[moved]
-    mean = np.mean([transport_cells(model.network, weights, points, arrays) for weights in model.unseen.maps], axis=0)
-    np.testing.assert_allclose(validated.layers["scgap"][moved], mean, rtol=1e-5, atol=1e-5)
+    points = np.array(validated[screened.obs["source_cell"]].X)
+    several = [transport_cells(model.network, weights, points, arrays) for weights in (model.weights, *model.others)]
+    np.testing.assert_allclose(screened.X, np.mean(several, axis=0), rtol=1e-5, atol=1e-5)
+    spread = np.sqrt(np.var(several, axis=0).sum(1))
+    np.testing.assert_allclose(screened.obs["spread"], spread, rtol=1e-4, atol=1e-5)
 
 
-def test_seen_conditions_keep_the_one_map(validated):
-    alone = fit(validated, condition_folds=0, copy=True)
-    assert "unseen" not in alone.uns["scgap"]
-    one, other = (scgap.tl.predict(adata, SEEN, copy=True).layers["scgap"] for adata in (alone, validated))
-    np.testing.assert_array_equal(one, other)
+def test_one_map_is_the_first_of_three(validated):
+    alone = fit(validated, n_maps=1, condition_folds=0, copy=True)
+    assert not {"others", "validation"} & set(alone.uns["scgap"])
+    first, one = (model_from_uns(adata.uns["scgap"]).weights["network"] for adata in (validated, alone))
+    np.testing.assert_array_equal(first["displacement"]["kernel"], one["displacement"]["kernel"])
 
 
 def test_round_trips(validated, tmp_path):
@@ -100,25 +106,31 @@ def test_scores_have_the_spread_of_the_map(validated):
     assert "spread" not in scgap.tl.evaluate(fit(validated, n_iters=5, copy=True), metrics=["r2"], baselines=[])
 
 
-def test_short_fits_and_single_conditions_leave_nothing_out(validated):
-    assert "unseen" not in fit(validated, n_iters=5, copy=True).uns["scgap"]
+def test_short_fits_have_one_map_and_leave_nothing_out(validated):
+    assert not {"others", "validation"} & set(fit(validated, n_iters=5, copy=True).uns["scgap"])
+
+
+def test_a_single_condition_is_not_left_out(validated):
     two = validated[validated.obs["perturbation"].isin(["control", "drug_5"])].copy()
     two = two[two.obs["dose_value"].isin([0.0, 10.0]) & (two.obs["cell_line"] == "line_1")].copy()
-    scgap.tl.fit_transport(two, dose_col="dose_value", n_iters=5, condition_folds=3, progress=False)
-    assert "unseen" not in two.uns["scgap"]
+    scgap.tl.fit_transport(two, dose_col="dose_value", n_iters=5, n_maps=2, condition_folds=3, progress=False)
+    assert len(two.uns["scgap"]["others"]) == 1
+    assert "validation" not in two.uns["scgap"]
 
 
-def test_ctrl_c_keeps_the_one_map(validated, monkeypatch):
+@pytest.mark.parametrize(("step", "kept"), [("fit_others", set()), ("leave_out", {"others"})])
+def test_ctrl_c_keeps_the_maps_before(validated, monkeypatch, step, kept):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_fit_transport, "fit_unseen", interrupted)
-    with pytest.warns(UserWarning, match="Interrupted while conditions were left out"):
-        fit(validated, n_iters=5, condition_folds=3)
-    assert "unseen" not in validated.uns["scgap"]
+    monkeypatch.setattr(_fit_transport, step, interrupted)
+    with pytest.warns(UserWarning, match="Interrupted while further maps were trained"):
+        fit(validated, n_iters=5, n_maps=2, condition_folds=3)
+    assert {"others", "validation"} & set(validated.uns["scgap"]) == kept
 
 
-@pytest.mark.parametrize("folds", [-1, 1.5, "five"])
-def test_condition_folds_is_a_number(validated, folds, refused):
-    with pytest.raises((TypeError, ValueError), match="condition_folds"):
-        fit(validated, condition_folds=folds)
+@pytest.mark.parametrize(("name", "least"), [("condition_folds", -1), ("n_maps", 0)])
+@pytest.mark.parametrize("number", [None, 1.5, "five"])
+def test_folds_and_maps_are_numbers(validated, name, least, number, refused):
+    with pytest.raises((TypeError, ValueError), match=name):
+        fit(validated, **{name: least if number is None else number})
