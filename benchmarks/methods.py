@@ -20,7 +20,7 @@ import scgap
 from scgap._conditions import condition_label, make_design, read_conditions
 
 SOURCES = Path(scgap.__file__).parent
-ONE_MAP_ITERS = 2_000  # of a map of one condition, of which there are many
+ONE_MAP_ITERS = 1_000  # of a map of one condition, of which there are many
 CMONGE = {"batch_size": 256, "hidden": [64] * 4, "epsilon": 1.0, "gap_epsilon": 0.01, "learning_rate": 1e-4}
 CMONGE_STEPS, CMONGE_FEWER, CELLFLOW_STEPS = 10_000, 2_000, 2_000  # its own, and where they take too long
 
@@ -103,7 +103,7 @@ def pooled(fold: Fold, seed: int) -> tuple[Moved, dict[str, Any]]:
 
 def one_each(fold: Fold, seed: int) -> tuple[Moved, dict[str, Any]]:
     """A map for each condition, of its cells and its group's controls; none for conditions that were not trained."""
-    moved, start, n_iters = {}, time.perf_counter(), fold.options.get("n_iters", ONE_MAP_ITERS)
+    moved, start, n_iters = {}, time.perf_counter(), min(fold.options.get("n_iters", ONE_MAP_ITERS), ONE_MAP_ITERS)
     for question in questions(fold):
         own, matched = (_holds(fold, question.row, columns) for columns in (list(question.row), _groups(fold)))
         trains = (fold.adata.obs["split"] != "test").to_numpy()

@@ -7,7 +7,8 @@ Choices are made on the folds of ``part="valid"``: cells that test in a fold are
 is made there. Units, genes and components come from training cells alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import anndata
@@ -18,6 +19,7 @@ import tiers
 import scgap
 
 PARTS = ("test", "valid")
+UNSEEN_ITERS = 4_000  # where all that is judged was held out whole; else the default of 10,000
 SCREEN = {"dose_col": "dose_value", "group_col": "cell_line", "sep": "+"}
 
 
@@ -56,6 +58,8 @@ class Task(NamedTuple):
     """Whether another condition can be held out beside the one that tests."""
     encoding: str | None = None
     """Key of ``uns`` of the descriptors."""
+    options: Mapping[str, Any] = MappingProxyType({"n_iters": UNSEEN_ITERS})
+    """Of the fit."""
 
 
 def folds(task: str, *, part: str = "test") -> Iterator[Fold]:
@@ -73,7 +77,9 @@ def folds(task: str, *, part: str = "test") -> Iterator[Fold]:
         adata = made_of.features(adata, made_of.columns)
         if made_of.controls is None:
             adata = _with_moved_controls(adata, made_of.columns)
-        options = {"encoding": adata.uns[made_of.encoding]} if made_of.encoding else {}
+        options = dict(made_of.options)
+        if made_of.encoding:
+            options["encoding"] = adata.uns[made_of.encoding]
         yield Fold(task, name, adata, made_of.columns, options, name != names[0])
 
 
@@ -137,7 +143,7 @@ TASKS = {
         cells.KANG,
         0.0,
     ),
-    "sachs_id": Task(cells.sachs_cells, sachs.COLUMNS, cells.standardised, CELLS, cells.SACHS),
+    "sachs_id": Task(cells.sachs_cells, sachs.COLUMNS, cells.standardised, CELLS, cells.SACHS, options={}),
     "simulated": Task(
         cells.screen,
         SCREEN,
@@ -156,8 +162,9 @@ TASKS = {
         },
         seen=True,
         encoding="drug_descriptors",
+        options={},
     ),
-    "norman_id": Task(lambda: tiers.norman()[0], {"sep": "+"}, cells.components, CELLS, cells.NORMAN),
+    "norman_id": Task(lambda: tiers.norman()[0], {"sep": "+"}, cells.components, CELLS, cells.NORMAN, options={}),
     "cycif_time": Task(
         lambda: tiers.cycif()[0],
         {"time_col": "time"},
@@ -172,5 +179,6 @@ TASKS = {
         cells.of_counts,
         CELLS,
         cells.PAPALEXI,
+        options={},
     ),
 }
