@@ -134,7 +134,7 @@ def quick_scores() -> pd.DataFrame:
     columns = {"dose_col": "dose_value"}
     scgap.pp.split(adata, **columns, holdout={"perturbation": ["drug_1"]}, fraction=1 / 3)
     options = {"encoding": adata.uns["drug_descriptors"], "n_iters": 50}
-    fold = tasks.Fold("simulated", "drug_1", adata, columns, options, is_repeat=False)
+    fold = tasks.Fold("simulated", "drug_1", adata, columns, options)
     found = []
     for name in ("scgap", "pooled map", "one map each"):
         moved, note = methods.METHODS[name].predict(fold, 0)

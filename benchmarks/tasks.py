@@ -35,8 +35,6 @@ class Fold(NamedTuple):
     """Arguments of `scgap.tl.fit_transport` that say what was done to a cell."""
     options: dict[str, Any]
     """Its other arguments that belong to the task: descriptors."""
-    is_repeat: bool
-    """Whether the task has folds before this."""
 
 
 class Task(NamedTuple):
@@ -80,7 +78,7 @@ def folds(task: str, *, part: str = "test") -> Iterator[Fold]:
         options = dict(made_of.options)
         if made_of.encoding:
             options["encoding"] = adata.uns[made_of.encoding]
-        yield Fold(task, name, adata, made_of.columns, options, name != names[0])
+        yield Fold(task, name, adata, made_of.columns, options)
 
 
 def _split(task: Task, adata: anndata.AnnData, name: str) -> anndata.AnnData:
