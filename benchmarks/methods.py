@@ -151,9 +151,10 @@ def cellflow_settings(fold: Fold) -> dict[str, Any]:
 
 
 def scgap_version(fold: Fold) -> str:
-    """Of the code that fits."""
+    """Of the code that fits, and of its settings."""
     files = sorted([*SOURCES.glob("*.py"), *SOURCES.glob("tl/*.py")])
-    return _digest(*(file.read_bytes() for file in files))
+    settings = {name: value for name, value in fold.options.items() if name != "encoding"}
+    return _digest(json.dumps(settings, sort_keys=True).encode(), *(file.read_bytes() for file in files))
 
 
 METHODS = {
