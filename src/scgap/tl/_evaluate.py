@@ -79,11 +79,11 @@ def evaluate(
     ceiling where features are fitted as they are, NaN in an embedding without decoder), ``ceiling``, ``score =
     (baseline - value) / (baseline - ceiling)``, ``reason`` (why there is no value). Rows of the map have
     ``expected_error``, what `scgap.tl.screen` says of a condition without looking at its cells, and of several maps
-    (``n_maps`` of the fit) ``spread``, how far they disagree on a cell on average, both in the fitted space. In scores 0 is the best simple baseline and 1 a replicate. They are not clipped;
-    they are NaN where the best of the baselines is, by chance or in fact, as good as a replicate and there is nothing
-    to gain: `scgap.tl.summarize_scores` averages over conditions first. A replicate is as few cells as are compared:
-    where these are few, it predicts a mean worse than many training cells do, and more cells have to be held out. Also
-    stored as ``uns[key]["scores"]``.
+    (``n_maps`` of the fit) ``spread``, how far they disagree on a cell on average, both in the fitted space. In scores
+    0 is the best simple baseline and 1 a replicate. They are not clipped; they are NaN where the best of the baselines
+    is, by chance or in fact, as good as a replicate and there is nothing to gain: `scgap.tl.summarize_scores` averages
+    over conditions first. A replicate is as few cells as are compared: where these are few, it predicts a mean worse
+    than many training cells do, and more cells have to be held out. Also stored as ``uns[key]["scores"]``.
 
     Raises
     ------
