@@ -42,7 +42,10 @@ class ConditionEncoder(nn.Module):
         if self.pooling != "sum":
             score = nn.Dense(1, name="attention")(members)[:, 0] if self.pooling == "attention" else 0.0
             weights = nn.softmax(score + jnp.maximum(jnp.log(weights), ABSENT))
-        context = nn.Dense(self.n_embedding, use_bias=False, name="context")(condition.context)
+        # Where there is no context its weights are (0, n), for which older versions of JAX divide by 0 to find the scale
+        # of their default start. `init_weights` draws all of them anyway.
+        start = nn.initializers.zeros_init()
+        context = nn.Dense(self.n_embedding, use_bias=False, kernel_init=start, name="context")(condition.context)
         return nn.Dense(self.n_embedding, name="joint")(jnp.concatenate([weights @ members, context]))
 
 
