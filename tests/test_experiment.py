@@ -52,7 +52,8 @@ def test_one_valid_cell_validates_nothing():
 def test_conditions_validate_where_their_group_has_controls(controls, validates):
     experiment, of_cell, split = experiment_of(*TRAINED, ("A", "y", "valid", 5), *controls)
     assert labels(experiment.only_valid) == ([("A", "y")] if validates else [])
-    _, valid = experiment_populations(experiment, np.zeros((len(of_cell), 2), np.float32), of_cell, split)
+    points = np.zeros((len(of_cell), 2), np.float32)
+    _, valid = experiment_populations(experiment, points, of_cell, split, np.arange(len(of_cell)))
     for populations in (valid.source_of, valid.target_of):
         assert (np.asarray(valid.size)[np.asarray(populations)[experiment.validated]] >= 2).all()
 

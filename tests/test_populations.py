@@ -53,6 +53,15 @@ def test_blocks_hold_the_rows_of_their_population(populations, cells, labels):
     assert populations.cells.dtype == jnp.float32
 
 
+def test_blocks_stand_in_the_order_that_is_given(populations, cells, labels):
+    order = np.random.default_rng(1).permutation(len(cells))
+    sources = {"source_of": [0, 0, 1], "target_of": [2, 3, 4]}
+    # Rows that come in another order, and the order of these that leads back.
+    back = _populations.make_populations(cells[order], labels[order], **sources, order=np.argsort(order))
+    for one, other in zip(back, populations, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_conditions_keep_their_populations_through_the_padding(populations):
     np.testing.assert_array_equal(populations.source_of[:3], [0, 0, 1])
     np.testing.assert_array_equal(populations.target_of[:3], [2, 3, 4])

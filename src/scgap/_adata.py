@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -155,6 +156,16 @@ def get_obs(data: Data, mod: str | None, columns: Sequence[str | None], *, hint:
             everywhere = [*adata.obs.columns, *(data.obs.columns if isinstance(data, MuData) else [])]
             raise KeyError(not_found(column, "adata.obs", everywhere) + hint)
     return pd.DataFrame(found, index=adata.obs_names)
+
+
+def random_order(names: pd.Index) -> np.ndarray:
+    """Positions of cells in a random order that follows from their names, and so is the same for any order of rows.
+
+    By names and not by values, for the last bits of values depend on versions and threads.
+    """
+    texts = np.asarray(names, str)
+    digests = np.fromiter((crc32(name.encode()) for name in texts), np.uint32, len(texts))
+    return np.lexsort((texts, digests))
 
 
 def get_layers(adata: AnnData) -> list[str]:

@@ -75,7 +75,7 @@ def make_experiment(
 
 
 def experiment_populations(
-    experiment: Experiment, points: np.ndarray, of_cell: np.ndarray, split: np.ndarray
+    experiment: Experiment, points: np.ndarray, of_cell: np.ndarray, split: np.ndarray, order: np.ndarray
 ) -> tuple[Populations, Populations]:
     """Training and validation cells on the device; where too few controls validate, those that train do, too."""
     sources = (experiment.source_of, experiment.target_of)
@@ -84,7 +84,7 @@ def experiment_populations(
     for control in set(experiment.source_of):
         if (valid == control).sum() < MIN_VALID:
             valid = np.where(train == control, control, valid)
-    return make_populations(points, train, *sources), make_populations(points, valid, *sources)
+    return make_populations(points, train, *sources, order), make_populations(points, valid, *sources, order)
 
 
 def experiment_arrays(experiment: Experiment, encoding: Encoding) -> ConditionArrays:

@@ -42,7 +42,10 @@ class ConditionEncoder(nn.Module):
         if self.pooling != "sum":
             score = nn.Dense(1, name="attention")(members)[:, 0] if self.pooling == "attention" else 0.0
             weights = nn.softmax(score + jnp.maximum(jnp.log(weights), ABSENT))
-        context = nn.Dense(self.n_embedding, use_bias=False, name="context")(condition.context)
+        # Without groups and times the weights are (0, n): older versions of JAX divide by 0 for the scale of a default
+        # start. `init_weights` draws all weights anyway.
+        start = nn.initializers.zeros_init()
+        context = nn.Dense(self.n_embedding, use_bias=False, kernel_init=start, name="context")(condition.context)
         return nn.Dense(self.n_embedding, name="joint")(jnp.concatenate([weights @ members, context]))
 
 

@@ -27,11 +27,20 @@ class Populations(NamedTuple):
 
 
 def make_populations(
-    cells: np.ndarray, population: np.ndarray, source_of: Sequence[int], target_of: Sequence[int]
+    cells: np.ndarray,
+    population: np.ndarray,
+    source_of: Sequence[int],
+    target_of: Sequence[int],
+    order: np.ndarray | None = None,
 ) -> Populations:
-    """Sort cells (n_cells, n_features) by their population (n_cells,), rows with -1 left out, and move them over."""
+    """Sort cells (n_cells, n_features) by their population (n_cells,), rows with -1 left out, and move them over.
+
+    Within a block they stand in ``order`` (n_cells,), by default as they come. A random one keeps apart what comes
+    together, such as the cells of a plate: `sample_independent` draws a batch from neighbours.
+    """
     n_populations = padded_size(max(population.max(), *source_of, *target_of) + 1)
-    order = np.argsort(population, kind="stable")
+    order = np.arange(len(cells)) if order is None else order
+    order = order[np.argsort(population[order], kind="stable")]
     order = order[population[order] >= 0]
     size = np.bincount(population[order], minlength=n_populations)
     start = np.cumsum(size) - size

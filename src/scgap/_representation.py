@@ -88,7 +88,8 @@ def make_representation(
             )
         return Representation("obsm", layer, use_rep, np.zeros((0, 0), np.float32), NOTHING, nonnegative=False), points
     layer = layer if layer is not None else adata.uns.get(uns_key, {}).get("params", {}).get("layer")
-    components = np.asarray(adata.varm[components_key], np.float32)
+    # In the order of rows that a file has, too: products of another order differ in their last bits.
+    components = np.asarray(adata.varm[components_key], np.float32, order="C")
     if components.shape[1] != points.shape[1]:
         raise ValueError(
             f"adata.obsm[{use_rep!r}] has {points.shape[1]} columns and its components {components.shape[1]}. "

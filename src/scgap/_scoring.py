@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from scgap._adata import Matrix, to_dense
+from scgap._adata import Matrix, random_order, to_dense
 from scgap._baselines import BASELINES, Training, halves, learn
 from scgap._comparison import METRICS, Comparison, Target, measure
 from scgap._conditions import Condition, condition_label
@@ -46,15 +46,20 @@ class Observations:
     """(n_obs, n_features)"""
     nonnegative: bool
     """Whether predictions below 0 are wrong for sure."""
+    names: pd.Index
+    """(n_obs,) of the cells, by which they are drawn."""
 
     def rows(self, i: int, split: str) -> np.ndarray:
-        """Cells of a condition in one split."""
+        """Cells of a condition in one split, in an order that their names decide."""
         return np.asarray(self._rows.get((i, split), []), int)
 
     @cached_property
     def _rows(self) -> Mapping[Any, Any]:
         # One pass for all conditions: they may be hundreds, and the cells a million.
-        return pd.Series(self.split).groupby([self.of_cell, self.split]).indices
+        order = random_order(self.names)
+        split = self.split[order]
+        found = pd.Series(split).groupby([self.of_cell[order], split]).indices
+        return {part: order[places] for part, places in found.items()}
 
     def cells(self, rows: np.ndarray) -> np.ndarray:
         """Features (n, n_features) of some cells."""
@@ -182,7 +187,7 @@ def read_training(observations: Observations, descriptors: Mapping[str, np.ndarr
     for i, condition in enumerate(observations.conditions):
         rows = observations.rows(i, "train")
         if len(rows) > MOST_TRAINING:
-            rows = np.sort(_generator(seed, condition_label(condition)).permutation(rows)[:MOST_TRAINING])
+            rows = _generator(seed, condition_label(condition)).permutation(rows)[:MOST_TRAINING]
         if len(rows):
             cells[condition] = observations.cells(rows)
     with threadpool_limits(1, "blas"):  # as in `score_conditions`

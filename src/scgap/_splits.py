@@ -32,12 +32,12 @@ def read_split(labels: pd.Series | None, of_cell: np.ndarray) -> np.ndarray:
     return split.astype(str)
 
 
-def assign_split(labels: pd.Series | None, of_cell: np.ndarray, seed: int) -> np.ndarray:
-    """The split (n_obs,), in which a tenth of the training cells validates if no cells do."""
+def assign_split(labels: pd.Series | None, of_cell: np.ndarray, order: np.ndarray, seed: int) -> np.ndarray:
+    """The split (n_obs,), in which a tenth of the training cells, drawn from ``order``, validates if no cells do."""
     split = read_split(labels, of_cell)
     if not (split == "valid").any():
         generator = np.random.default_rng(seed)
         for population in np.unique(of_cell[split == "train"]):
-            cells = np.flatnonzero((of_cell == population) & (split == "train"))
+            cells = order[((of_cell == population) & (split == "train"))[order]]
             split[generator.permutation(cells)[: n_valid_of(len(cells))]] = "valid"
     return split

@@ -36,6 +36,7 @@ WARM_UP = 0.03  # fraction of the iterations
 FINAL_RATE = 0.01  # of the learning rate, at the end of the cosine
 AVERAGING = 0.02  # of the weights, each iteration: noise of single steps does not decide which weights are best
 WEIGHT_DECAY = 1e-5  # the papers' value
+MOST_PROGRAMS = 32  # kept of each kind; with what else a fit of another shape compiles they take 40 MB each
 
 # The rate is applied by hand, so that changing it or the number of iterations compiles nothing anew.
 # Flat, for one operation on all weights is compiled, and run, faster than one on each of many small arrays.
@@ -109,6 +110,14 @@ class Progress(NamedTuple):
     history: list[Report]
 
 
+class Diverged(FloatingPointError):
+    """A loss is not finite; with the best weights before, and the history to then."""
+
+    def __init__(self, message: str, best: Weights, history: list[Report]) -> None:
+        super().__init__(message)
+        self.best, self.history = best, history
+
+
 def fit(
     weights: Weights,
     data: TrainingData,
@@ -133,9 +142,11 @@ def fit(
 
     Raises
     ------
-    FloatingPointError
+    Diverged
         A loss is no longer finite.
     """
+    if _target_terms._cache_size() >= MOST_PROGRAMS:  # type: ignore[attr-defined]  # JAX has no public count
+        jax.clear_caches()  # by itself it keeps thousands of programs
     target_terms = _target_terms(key, data.train, loss.epsilon, setup=setup)
     learning_rate *= float(np.sqrt(setup.batch_size / BASE_BATCH))
     looked_at = _spread(data.validated, MAX_VALIDATED)
@@ -164,7 +175,7 @@ def fit(
             # Here the host waits for the device, and nowhere within a report.
             report = Report(int(state.iteration), float(fitting_loss), float(gap), float(distance))
             if not np.isfinite(report.fitting_loss + report.valid):
-                raise FloatingPointError(_not_finite(report, history, loss))
+                raise Diverged(_not_finite(report, history, loss), best, history)
             history = [*history, report]
             best = state.average if _reports_since_best(history) == 0 else best
             on_report(Progress(state, best, history))

@@ -77,7 +77,12 @@ def read_cells(
     found = find_groups(data, mod, model, key, layer, condition)
     features, prediction = read_matrices(model, get_modality(data, mod), layer)
     observations = Observations(
-        found.conditions, found.of_cell, found.split, features, bool(np.all(model.representation.nonnegative))
+        found.conditions,
+        found.of_cell,
+        found.split,
+        features,
+        bool(np.all(model.representation.nonnegative)),
+        get_modality(data, mod).obs_names,
     )
     groups = [
         Cells(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from scgap._adata import Data, Matrix, check_key, check_writable, get_modality, get_obs, to_dense
+from scgap._adata import Data, Matrix, check_key, check_writable, get_modality, get_obs, random_order, to_dense
 from scgap._autoencoder import Report, encode, fit_autoencoder, unexplained
 from scgap._checks import positive, whole_number, widths
 from scgap._representation import is_autoencoder, read_points, warn_of_counts
@@ -213,9 +213,10 @@ def _check_widths(hidden: Any, n_latent: int) -> tuple[int, ...]:
 def _split(data: Data, mod: str | None, split_col: str | None, seed: int) -> np.ndarray:
     """``train``, ``valid``, ``test``, or ``""`` where a cell has no label, for every cell (n_obs,)."""
     labels = get_obs(data, mod, [split_col], hint=" scgap.pp.split makes such a column.")
+    order = random_order(labels.index)
     if split_col is None:
-        return assign_split(None, np.zeros(len(labels), int), seed)
-    return assign_split(labels[split_col], np.where(labels[split_col].isna(), -1, 0), seed)
+        return assign_split(None, np.zeros(len(labels), int), order, seed)
+    return assign_split(labels[split_col], np.where(labels[split_col].isna(), -1, 0), order, seed)
 
 
 def _check_cells(train: np.ndarray, valid: np.ndarray) -> None:

@@ -248,7 +248,7 @@ def _read(
     features = features if units is None else to_dense(features) / units
     labels = obs[split_col].astype(str).to_numpy()
     nonnegative = bool(np.all(model.representation.nonnegative))
-    return Observations(conditions, of_cell, labels, features, nonnegative), obs, written
+    return Observations(conditions, of_cell, labels, features, nonnegative, adata.obs_names), obs, written
 
 
 def _make_method(

@@ -8,7 +8,17 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scgap._adata import Data, Matrix, check_finite, check_predicted, get_matrix, get_modality, get_obs, to_dense
+from scgap._adata import (
+    Data,
+    Matrix,
+    check_finite,
+    check_predicted,
+    get_matrix,
+    get_modality,
+    get_obs,
+    random_order,
+    to_dense,
+)
 from scgap._baselines import BASELINES, TAKEN
 from scgap._checks import chosen_names, whole_number
 from scgap._conditions import Condition, Design, make_design, read_conditions
@@ -120,7 +130,7 @@ def evaluate_predictions(
     least = check_finite(features, "observed.X" if layer is None else f"observed.layers[{layer!r}]")
     populations = {method: _read_populations(design, adata, *part) for method, part in parts.items()}
     everything = list(dict.fromkeys([*conditions, *chain.from_iterable(populations.values())]))
-    observations = Observations(everything, of_cell, split, features, bool(least.min() >= 0))
+    observations = Observations(everything, of_cell, split, features, bool(least.min() >= 0), adata.obs_names)
     methods = {method: _make_method(observations, population) for method, population in populations.items()}
     table = join_encodings(encoding, adata.uns)
     scores = score_conditions(
@@ -170,7 +180,8 @@ def _read_populations(design: Design, adata: AnnData, predicted: AnnData, name: 
     features = same_features(adata, predicted, name)
     conditions, of_cell = predicted_conditions(design, predicted, name)
     perturbed = {i: condition for i, condition in enumerate(conditions) if not condition.is_control}
-    rows = np.flatnonzero(np.isin(of_cell, list(perturbed)))
+    order = random_order(predicted.obs_names)
+    rows = order[np.isin(of_cell[order], list(perturbed))]
     cells = read_cells(predicted, None, rows, name)[:, features]
     return {condition: cells[of_cell[rows] == i] for i, condition in perturbed.items()}
 

@@ -14,7 +14,7 @@ import pandas as pd
 from ott.geometry.costs import CostFn
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, Modality, check_key, get_modality, get_obs
+from scgap._adata import Data, Modality, check_key, get_modality, get_obs, random_order
 from scgap._arrays import ConditionArrays, pad_rows
 from scgap._baselines import TAKEN
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
@@ -31,7 +31,7 @@ from scgap._messages import listed
 from scgap._model import TransportModel, check_free, get_uns, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
-from scgap._train import Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
+from scgap._train import Diverged, Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
 from scgap._transfer import fit_others, leave_out
 from scgap.tl._arguments import resolve_cost, resolve_unit
 
@@ -232,7 +232,8 @@ def fit_transport(
         feature names, a view without ``copy``, settings out of range, ``uns[key_added]`` that is not a map, or a
         ``checkpoint`` of another run or in no folder.
     FloatingPointError
-        Training diverged. A ``checkpoint`` holds the last weights before that.
+        Training diverged. ``uns[key_added]`` then holds the map with the best weights before that, and its ``history``
+        until then, unless ``copy`` is given or no loss was finite; a ``checkpoint`` holds the last state before that.
     OSError
         The ``checkpoint`` cannot be written. The one before it is then as it was, and training goes on from there.
 
@@ -306,7 +307,8 @@ def fit_transport(
             f"sep={sep!r} is in no label of {listed(design.target_cols)}: each is taken whole, as one perturbation.",
             stacklevel=2,
         )
-    split = assign_split(labels[split_col] if split_col else None, of_cell, seed)
+    order = random_order(obs.index)
+    split = assign_split(labels[split_col] if split_col else None, of_cell, order, seed)
     uns = {name: value for part in modalities(whole, mods)[::-1] for name, value in part.uns.items()} | dict(adata.uns)
     experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
     table = make_encoding(design, experiment.trained, join_encodings(encoding, uns))
@@ -322,11 +324,11 @@ def fit_transport(
     else:
         representation, points = make_representation(adata, layer, use_rep, seen, controls if standardise else None)
         units = {}
-    train, valid = experiment_populations(experiment, points, of_cell, split)
+    train, valid = experiment_populations(experiment, points, of_cell, split, order)
 
     network = ConditionalMap(hidden, pooling=pooling)
     one_condition = jax.tree.map(lambda array: array[0], arrays)
-    training_points = points[split == "train"]
+    training_points = np.asarray(train.cells)[: int(train.size.sum())]  # in an order that rows do not decide
 
     def start(seed: int) -> Weights:
         return init_weights(network, seed, initial_vectors(table, seed), one_condition, training_points)
@@ -367,17 +369,26 @@ def fit_transport(
         "learning_rate": learning_rate,
         "key": jax.random.key(seed),
     }
+    diverged = None
     with _progress_bar(n_iters, progress) as bar:
-        weights, history = fit(
-            fresh,
-            **run,
-            on_report=partial(_on_report, bar, path, fingerprint),
-            resume=lambda fresh: read_checkpoint(path, fresh, fingerprint) if path and path.exists() else fresh,
-        )
+        try:
+            weights, history = fit(
+                fresh,
+                **run,
+                on_report=partial(_on_report, bar, path, fingerprint),
+                resume=lambda fresh: read_checkpoint(path, fresh, fingerprint) if path and path.exists() else fresh,
+            )
+        except Diverged as error:
+            if copy or not error.history:
+                raise
+            diverged, weights, history = error, error.best, error.history
     starts = [start(seed + SEED_STEP * i) for i in range(1, n_maps)]
     folds = make_folds(experiment.trained, condition_folds, has_encoding=encoding is not None, seed=seed)
     folds = [left_out for left_out in folds if not set(experiment.validated) <= set(left_out)]
-    others, validation = _fit_beside(experiment.trained, table.perturbations, fresh, starts, folds, run, progress)
+    others: list[Weights] = []
+    validation = None
+    if diverged is None:
+        others, validation = _fit_beside(experiment.trained, table.perturbations, fresh, starts, folds, run, progress)
     perturbed = [condition for condition in conditions if not condition.is_control]
     model = TransportModel(
         params=params,
@@ -393,6 +404,10 @@ def fit_transport(
     )
     result = whole.copy() if copy else whole
     get_uns(result, mods)[key_added] = model_to_uns(model)
+    if diverged is not None:
+        raise FloatingPointError(
+            f"{diverged} uns[{key_added!r}] holds the best weights of the {history[-1].iteration} iterations before."
+        )
     return result if copy else None
 
 
@@ -407,6 +422,8 @@ def _fit_beside(
 ) -> tuple[list[Weights], pd.DataFrame | None]:
     """Other maps of all conditions, and how well left-out ones are predicted; without what could not be trained."""
     others: list[Weights] = []
+    if not starts and not folds:
+        return others, None
     try:
         with tqdm(total=len(starts) + len(folds), desc="further maps", disable=not progress) as bar:
             others = fit_others(starts, **run, on_map=bar.update)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scgap._adata import Data, Modality, check_key, get_modality, get_obs, to_dense
+from scgap._adata import Data, Modality, check_key, get_modality, get_obs, random_order, to_dense
 from scgap._checks import whole_number
 from scgap._joint import check_parts, modalities, one_object, put_back
 from scgap._meanings import check_unambiguous, contexts, label_of, measured_cells, shares, trained_conditions
@@ -210,7 +210,8 @@ def _without_stale(
 def _draw(model: TransportModel, groups: pd.DataFrame, queries: Sequence[Mapping[str, Any]], seed: int) -> np.ndarray:
     """A query for each cell (n_obs,), drawn in proportion to the measured cells in its group (n_obs rows)."""
     measured, columns = measured_cells(model), list(groups.columns)
-    uniform = np.random.default_rng(seed).random(len(groups))
+    uniform = np.empty(len(groups))
+    uniform[random_order(groups.index)] = np.random.default_rng(seed).random(len(groups))
     labels = groups.astype(str)
     rows_of = labels.groupby(columns).indices if columns else {(): np.arange(len(groups))}
     drawn = np.zeros(len(groups), int)

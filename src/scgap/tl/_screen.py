@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from scgap._adata import Data, Modality, check_unique, get_modality, get_obs, to_dense
+from scgap._adata import Data, Modality, check_unique, get_modality, get_obs, random_order, to_dense
 from scgap._checks import whole_number
 from scgap._conditions import Condition, Design, condition_label, parse_condition, plain, records
 from scgap._encoding import encode_conditions
@@ -176,7 +176,8 @@ def _queries(
 
 def _draw(groups: pd.DataFrame, cells: np.ndarray, n_cells: int | None, seed: int) -> np.ndarray:
     """Rows, in order, of at most ``n_cells`` of the chosen cells (n_obs,) of each group (n_obs rows)."""
-    rows = np.random.default_rng(seed).permutation(np.flatnonzero(cells))
+    order = random_order(groups.index)
+    rows = np.random.default_rng(seed).permutation(order[cells[order]])
     if n_cells is not None:
         columns = list(groups.columns)
         if columns:
