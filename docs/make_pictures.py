@@ -29,7 +29,7 @@ DARK = {f"{part}.facecolor": "#121212" for part in ("figure", "axes", "savefig")
 
 
 def readme() -> None:
-    """Cells under a dose that was held out of a simulated screen: where they go, how they spread, over the dose."""
+    """Cells under a dose that was held out of a simulated screen: where they go, and means over the dose."""
     adata = scgap.datasets.simulate_screen(16_000, n_drugs=8, n_groups=1, n_features=30)
     scgap.pp.split(adata, holdout={"dose_value": [1_000.0]}, dose_col="dose_value", fraction=0.3)
     fit = {"n_iters": 2_000, "batch_size": 256, "condition_folds": 0}
@@ -38,36 +38,31 @@ def readme() -> None:
     unseen = scores[scores["support"] == "interpolated dose"]
     print(unseen.groupby(["metric", "method"])["value"].mean().unstack().round(3).to_string())
 
-    drug, feature = strongest(adata, 1_000.0)
+    drug, features = strongest(adata, 1_000.0)
     scgap.tl.predict(adata, {"perturbation": drug, "dose_value": 1_000.0})
     doses = [{"perturbation": drug, "dose_value": dose} for dose in np.geomspace(10, 10_000, 13)]
-    curve = scgap.tl.screen(adata, doses, n_cells=300)
+    curve = scgap.tl.screen(adata, doses, n_cells=300, progress=False)
     with plt.rc_context({"font.size": 11}):
-        figure = plt.figure(figsize=(12, 3.6), layout="constrained")
-        axes = figure.subplots(1, 3, width_ratios=[1.25, 0.85, 1.1])
+        figure = plt.figure(figsize=(11.5, 3.4), layout="constrained")
+        axes = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
         scgap.pl.transport(adata, ax=axes[0])
-        scgap.pl.moments(adata, moments="std", ax=axes[1])
-        scgap.pl.dose_response(adata, curve, features=feature, ax=axes[2])
-        axes[2].axvspan(700, 1_400, color=ink(axes[2]), alpha=0.08, lw=0)
-        axes[2].annotate(
-            "held out", (1_000, axes[2].get_ylim()[0]), xytext=(0, 4), textcoords="offset points", ha="center"
-        )
-        axes[0].set_title(f"{drug}, a dose that was not trained on", fontsize="medium")
-        axes[1].set_title("standard deviations", fontsize="medium")
-        axes[2].set_title(f"mean of {feature}", fontsize="medium")
-        axes[2].set_ylabel("")
+        axes[0].set_title(f"{drug} at 1,000 nM, which was held out", fontsize="medium")
+        scgap.pl.dose_response(adata, curve, features=features, ax=axes[1:])
+        for axis in axes[1:]:
+            axis.axvspan(700, 1_400, color=ink(axis), alpha=0.08, lw=0, label="held out")
+        axes[-1].legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         save(figure, "readme")
 
 
-def strongest(adata: anndata.AnnData, dose: float) -> tuple[str, str]:
-    """The drug that moves the mean cell furthest at this dose, and the feature that it moves most."""
+def strongest(adata: anndata.AnnData, dose: float) -> tuple[str, list[str]]:
+    """The drug that moves the mean cell furthest at this dose, and the two features that it moves most."""
     means = {}
     for drug in adata.obs["perturbation"].unique():
         chosen = (adata.obs["perturbation"] == drug) & (adata.obs["dose_value"] == (0 if drug == "control" else dose))
         means[drug] = adata.X[chosen.to_numpy()].mean(axis=0)
     change = {drug: mean - means["control"] for drug, mean in means.items()}
     drug = max(change, key=lambda name: float(np.linalg.norm(change[name])))
-    return drug, adata.var_names[np.abs(change[drug]).argmax()]
+    return drug, adata.var_names[np.argsort(-np.abs(change[drug]))[:2]].tolist()
 
 
 def method() -> None:
