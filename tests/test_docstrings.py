@@ -53,6 +53,15 @@ def test_a_public_function_is_documented(name):
     assert missing(PUBLIC[name]) == []
 
 
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_section_that_is_taken_away_is_missed(name, monkeypatch):
+    function, docstring = PUBLIC[name], inspect.getdoc(PUBLIC[name])
+    for title, text in sections(docstring).items():
+        if title in ("", "Parameters", "Returns", "Examples"):
+            monkeypatch.setattr(function, "__doc__", docstring.replace(text, "\n"))
+            assert missing(function), title
+
+
 def test_what_is_missing_is_found():
     def right(a, *, b=1):
         """Do something.
