@@ -42,16 +42,17 @@ def readme() -> None:
     scgap.tl.predict(adata, {"perturbation": drug, "dose_value": 1_000.0})
     doses = [{"perturbation": drug, "dose_value": dose} for dose in np.geomspace(10, 10_000, 13)]
     curve = scgap.tl.screen(adata, doses, n_cells=300, progress=False)
-    with plt.rc_context({"font.size": 11}):
-        figure = plt.figure(figsize=(11.5, 3.4), layout="constrained")
-        axes = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
-        scgap.pl.transport(adata, ax=axes[0])
-        axes[0].set_title(f"{drug} at 1,000 nM, which was held out", fontsize="medium")
-        scgap.pl.dose_response(adata, curve, features=features, ax=axes[1:])
-        for axis in axes[1:]:
-            axis.axvspan(700, 1_400, color=ink(axis), alpha=0.08, lw=0, label="held out")
-        axes[-1].legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-        save(figure, "readme")
+    for name, style in (("readme", {}), ("readme_dark", ["dark_background", DARK])):
+        with plt.style.context(style), plt.rc_context({"font.size": 11}):
+            figure = plt.figure(figsize=(11.5, 3.4), layout="constrained")
+            axes = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
+            scgap.pl.transport(adata, ax=axes[0])
+            axes[0].set_title(f"{drug} at 1,000 nM, which was held out", fontsize="medium")
+            scgap.pl.dose_response(adata, curve, features=features, ax=axes[1:])
+            for axis in axes[1:]:
+                axis.axvspan(700, 1_400, color=ink(axis), alpha=0.08, lw=0, label="held out")
+            axes[-1].legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+            save(figure, name)
 
 
 def strongest(adata: anndata.AnnData, dose: float) -> tuple[str, list[str]]:
