@@ -2,12 +2,14 @@
 
 import inspect
 import re
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import scgap
 
+DOCS = Path(__file__).parents[1] / "docs"
 PARTS = (scgap, scgap.pp, scgap.tl, scgap.pl, scgap.datasets)
 PUBLIC = {
     f"{part.__name__}.{name}": found
@@ -51,6 +53,22 @@ def test_all_functions_are_looked_at():
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_function_is_documented(name):
     assert missing(PUBLIC[name]) == []
+
+
+def test_the_documentation_has_every_function_and_every_plot():
+    listed = re.findall(r"^   (scgap\.\S+)$", (DOCS / "api.md").read_text(), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(PUBLIC)
+    shown = re.findall(r"\{py:func\}`(scgap\.pl\.\w+)`", (DOCS / "gallery.md").read_text())
+    assert set(shown) == {name for name in PUBLIC if name.startswith("scgap.pl.")}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_section_that_is_taken_away_is_missed(name, monkeypatch):
+    function, docstring = PUBLIC[name], inspect.getdoc(PUBLIC[name])
+    for title, text in sections(docstring).items():
+        if title in ("", "Parameters", "Returns", "Examples"):
+            monkeypatch.setattr(function, "__doc__", docstring.replace(text, "\n"))
+            assert missing(function), title
 
 
 def test_what_is_missing_is_found():

@@ -131,6 +131,30 @@ def test_of_many_metrics_the_main_ones_are_shown_and_fit_beside_a_text(table):
     assert set(MAIN) <= set(METRICS_OF_SCGAP)
 
 
+def test_a_figure_is_neither_a_strip_nor_a_scroll(table):
+    one = scgap.pl.scores(table, metrics="std_error", return_fig=True)
+    assert one.get_size_inches()[1] >= 2.5
+    many = with_metrics(table, METRICS_OF_SCGAP)
+    methods = [many.assign(method=many["method"] + end) for end in ("", " b", " c")]
+    everything = scgap.pl.scores(pd.concat(methods), metrics="all", return_fig=True)
+    assert len(drawn(everything.axes[0])) == 4 + 2 * 5
+    assert everything.get_size_inches()[1] <= 9
+    for figure in (one, everything):
+        legend = figure.axes[-1].get_legend().get_window_extent()
+        assert figure.bbox.y0 <= legend.y0 < legend.y1 <= figure.bbox.y1
+
+
+def test_numbers_beyond_the_axis_are_written_where_there_is_room(table):
+    table.loc[table["method"].eq("identity"), "value"] += 50.0
+    roomy = scgap.pl.scores(table, show=False)[0]
+    crowded = scgap.pl.scores(with_metrics(table, METRICS_OF_SCGAP), metrics="all", show=False)
+    given = scgap.pl.scores(table, ax=plt.subplots(1, 2, figsize=(6, 0.4))[1])[0]
+    assert len(texts(roomy)) == 2
+    assert all(texts(roomy))
+    assert all(texts(crowded[0]))
+    assert texts(given) == ["", ""]  # arrows alone
+
+
 def test_metrics_without_any_value_take_no_room(table):
     table.loc[table["metric"] == "std_error", "value"] = np.nan
     assert metrics_of(scgap.pl.scores(table, show=False)) == ["energy_distance"]

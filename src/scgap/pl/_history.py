@@ -82,7 +82,7 @@ def history(
         if len(table):
             axis.axvline(table["iteration"].iloc[int(table["valid"].argmin())], color=BASELINE, ls="--", lw=1)
         if column == "monge_gap":
-            axis.axhspan(-blur, 0, color=CEILING, alpha=0.18, lw=0, zorder=0, label="an optimal map")
+            axis.axhspan(-blur, 0, color=shade(axis, CEILING), alpha=0.2, lw=0, zorder=0, label="an optimal map")
             axis.legend(fontsize="x-small", frameon=False, loc="lower right")
         axis.axhline(0, color=ink(axis), lw=0.8, zorder=1)
         axis.set(xlabel="iteration", title=title)

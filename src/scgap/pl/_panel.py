@@ -55,7 +55,8 @@ def draw_panel(axis: Axes, moment: str, points: Points) -> None:
     axis.scatter(
         points.observed, points.predicted, color=shade(axis, MODEL), alpha=0.5 if many else 0.85, zorder=3, **look
     )
-    axis.set(xlim=limits, ylim=limits, xlabel=_label(moment, points), title=moment)
+    axis.set(xlim=limits, ylim=limits, xlabel=_label(moment, points))
+    axis.set_title(moment, fontsize="medium")
     axis.set_box_aspect(1)
 
 

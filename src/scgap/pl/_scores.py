@@ -33,7 +33,10 @@ MAIN = (
 )
 MOST_ROWS = 10  # metrics that are all shown
 ROW = 0.07  # inches of a method, in which its point keeps clear of the next
-LOWEST = 2.2  # inches of a figure, in which a single metric leaves room for the ticks and the legend
+LINE = 0.19  # inches of a line of the legend
+LOWEST, HIGHEST = 2.6, 9.0  # inches of a figure: a single metric is no strip, and 22 of them fit on a page
+# In typographic points: markers where there is room and where there is not, and numbers beyond the axis.
+MARKER, SMALL, NUMBER = 4.5, 3.0, 6.0
 HIDDEN = 1e6  # far outside of every axis: where the lines of infinite intervals end
 
 
@@ -89,9 +92,10 @@ def scores(
     Notes
     -----
     Scores and intervals are those of `scgap.tl.summarize_scores`, whichever methods are shown. Scores beyond the axis
-    are not clipped: an arrow and the number stand for them. Intervals without an end are pale: in too many of the draws
-    of conditions the best simple baseline is as good as a replicate. "no score" is written where it is so in the
-    average of all conditions, or a replicate has no value; "no values" where no condition has one.
+    are not clipped: an arrow stands for them and, where there is room, the number. Intervals without an end are pale:
+    in too many of the draws of conditions the best simple baseline is as good as a replicate. "no score" is written
+    where it is so in the average of all conditions, or a replicate has no value; "no values" where no condition has
+    one.
 
     Examples
     --------
@@ -112,7 +116,8 @@ def scores(
     shown = summary[summary["method"].isin(methods) & summary["metric"].isin(metrics)]
     panels, limits = _panels(shown), _limits(shown)
     # Names and legend take as much room beside one panel as beside many.
-    width, height = 2.3 + 2.8 / len(panels), max(LOWEST, 1.0 + len(metrics) * max(0.2, ROW * len(methods)))
+    width, row = 2.5 + 3.1 / len(panels), min(max(0.2, ROW * len(methods)), (HIGHEST - 1.0) / len(metrics))
+    height = max(LOWEST, 1.0 + row * len(metrics), 0.4 + LINE * (len(methods) + 2))
     axes = get_axes(ax, len(panels), width=width, height=height)
     for axis, (title, panel) in zip(axes, panels, strict=True):
         _draw(axis, panel, methods, metrics, limits)
@@ -177,7 +182,10 @@ def _draw(axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str
         axis.axhspan(row - 0.5, row + 0.5, color=dark, alpha=0.06, lw=0, zorder=0)
     axis.axvline(0, color=dark, lw=1, zorder=1, label="best simple baseline")
     axis.axvline(1, color=dark, lw=1, ls="--", zorder=1, label="replicate")
-    places = 0.84 * ((np.arange(len(methods)) + 0.5) / len(methods) - 0.5)
+    share = 0.84 / len(methods)  # of a row, for a method
+    places = share * (np.arange(len(methods)) + 0.5 - len(methods) / 2)
+    step = share * axis.bbox.height / axis.figure.dpi * 72 / len(metrics)  # in points
+    roomy, n_columns = step > SMALL, int(np.ceil(NUMBER / step))
     for i, (method, place) in enumerate(zip(methods, places, strict=True)):
         rows = panel[panel["method"] == method].set_index("metric").reindex(metrics)
         rows["y"] = np.arange(len(metrics)) + place
@@ -187,8 +195,11 @@ def _draw(axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str
         low, high = (lines[name].clip(-HIDDEN, HIDDEN) for name in ("score_low", "score_high"))
         pale_or_not = [to_rgba(colour, PALE if pale else 1.0) for pale in is_open]
         axis.hlines(lines["y"], low, high, colors=pale_or_not, lw=1.2, zorder=2)
-        axis.plot(rows["score"], rows["y"], marker, color=colour, ms=4.5, mew=0, zorder=3, label=method)
-        _point_beyond(axis, rows, limits, colour, inset=12 + 24 * (i % 2))  # for they are closer than high
+        axis.plot(
+            rows["score"], rows["y"], marker, color=colour, ms=MARKER if roomy else SMALL, mew=0, zorder=3, label=method
+        )
+        inset = 12 + 24 * (i % n_columns if roomy else 0)  # for numbers may be closer than they are high
+        _point_beyond(axis, rows, limits, colour, inset=inset, write=roomy)
     beside = axis.get_yaxis_transform()
     for row, metric in enumerate(metrics):
         rows = panel[panel["metric"] == metric]
@@ -206,19 +217,21 @@ def _draw(axis: Axes, panel: pd.DataFrame, methods: list[str], metrics: list[str
     axis.xaxis.set_major_locator(MultipleLocator(1))
 
 
-def _point_beyond(axis: Axes, rows: pd.DataFrame, limits: tuple[float, float], colour: ColorType, inset: int) -> None:
-    """Write the scores that are beyond the axis at its end, with an arrow towards them."""
+def _point_beyond(
+    axis: Axes, rows: pd.DataFrame, limits: tuple[float, float], colour: ColorType, *, inset: int, write: bool
+) -> None:
+    """Point to the scores that are beyond the axis with an arrow at its end, and write them beside it."""
     for score, y in zip(rows["score"], rows["y"], strict=True):
         if not limits[0] <= score <= limits[1] and not np.isnan(score):
             low = score < limits[0]
             axis.annotate(
-                f"{score:.3g}",
+                f"{score:.3g}" if write else "",
                 (limits[0] if low else limits[1], y),
                 xytext=(inset if low else -inset, 0),
                 textcoords="offset points",
                 ha="left" if low else "right",
                 va="center_baseline",
-                fontsize=6,
+                fontsize=NUMBER,
                 color=ink(axis),
                 path_effects=halo(axis),
                 arrowprops={"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0},

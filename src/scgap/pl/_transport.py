@@ -119,12 +119,12 @@ def _draw_some(masks: Sequence[np.ndarray]) -> np.ndarray:
 
 def _draw_cells(axis: Axes, points: Shown) -> None:
     kinds = zip(Shown._fields, (BASELINE, MODEL, OBSERVED), points, strict=True)
+    many = max(map(len, points)) > MANY
+    look: dict[str, Any] = {"s": 6 if many else 12, "lw": 0, "alpha": 0.7, "rasterized": many}
     for name, colour, some in sorted(kinds, key=lambda kind: -len(kind[2])):  # the fewest on top
         if len(some):
-            many = len(some) > MANY
-            look: dict[str, Any] = {"s": 5 if many else 12, "lw": 0, "alpha": 0.7, "rasterized": many}
             axis.scatter(*some.T, color=shade(axis, colour), label=name, **look)
-    axis.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.5)
+    axis.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
 
 
 def _draw_arrows(axis: Axes, points: Shown, n_arrows: int) -> None:
