@@ -7,8 +7,10 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save
@@ -284,23 +286,50 @@ def test_maps_of_before_the_digest_are_read(fitted, tmp_path, monkeypatch, same)
 # --- losses that are not finite -------------------------------------------------------------------------------------
 
 
-def test_a_run_that_diverges_leaves_its_last_finite_state(screen, fit, refused, tmp_path, monkeypatch):
+@contextmanager
+def diverging(n):
+    """From the n-th report on, all weights and losses are NaN."""
+    advance, calls = _train._advance, []
+
+    def diverge(*args, **options):
+        calls.append(args)
+        done = advance(*args, **options)
+        return jax.tree.map(lambda x: x * np.nan if x.dtype == np.float32 else x, done) if len(calls) >= n else done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_train, "_advance", diverge)
+        yield
+
+
+def test_a_run_that_diverges_keeps_its_best_weights_and_says_so(screen, fit, tmp_path, same):
+    seen, report = [], _fit_transport._on_report
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_fit_transport, "_on_report", lambda *args: (seen.append(args[-1]), report(*args)))
+        unbroken = fit(screen.copy())
     path = tmp_path / "run.safetensors"
-    words = ("At iteration ", "last finite loss", "epsilon=", "Lower learning_rate, raise epsilon")
-    advance, calls, kept = _train._advance, [], []
-
-    def diverge(state, *args, **options):
-        calls.append(path.read_bytes() if path.exists() else b"")
-        state, loss = advance(state, *args, **options)
-        return state, loss * np.nan if len(calls) == 4 else loss
-
-    monkeypatch.setattr(_train, "_advance", diverge)
-    with refused(screen, FloatingPointError, *words):
+    with (
+        diverging(4),
+        pytest.raises(
+            FloatingPointError,
+            match=r"At iteration 4 .*last finite loss.*epsilon=.*Lower learning_rate, raise epsilon.*"
+            r"uns\['scgap'\] holds the best weights of the 3 iterations before",
+        ),
+    ):
         fit(screen, checkpoint=path)
-    kept = path.read_bytes()
-    assert kept == calls[3] != calls[2]  # what the third report wrote
-    monkeypatch.setattr(_train, "_advance", advance)
-    assert len(fit(screen, checkpoint=path)["history"]) == 40
+    kept = screen.uns["scgap"]
+    assert kept["history"]["valid"].tolist() == [report.valid for report in seen[2].history]
+    np.testing.assert_array_equal(kept["weights"]["encoding"], seen[2].best["encoding"])
+    scgap.tl.predict(screen, {"perturbation": "drug_1", "dose_value": 100.0})
+    again = fit(screen, checkpoint=path)  # goes on from the last finite report
+    assert len(again["history"]) == 40
+    assert same(again["weights"], unbroken["weights"])
+
+
+def test_a_run_that_diverges_at_once_or_on_a_copy_leaves_the_object(screen, fit, refused):
+    with diverging(1), refused(screen, FloatingPointError, "At iteration 1 ", "last finite loss: none", "epsilon="):
+        fit(screen)
+    with diverging(4), refused(screen, FloatingPointError, "At iteration 4 ", "Lower learning_rate, raise epsilon"):
+        fit(screen, copy=True)
 
 
 def test_a_fold_that_diverges_does_not_cost_the_map(screen, fit, monkeypatch):

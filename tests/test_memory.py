@@ -50,6 +50,19 @@ for name, call in CALLS.items():
     print(name, megabytes("VmHWM") - before, adata.n_obs * adata.n_vars * 4 / 2**20)
 """
 
+SHAPES = """
+from scgap import _train
+_train.MOST_PROGRAMS = 4  # for each takes seconds to compile
+adata = screen(600, 10)
+in_use = []
+for i in range(12):
+    scgap.tl.fit_transport(adata, **FIT | {"n_iters": 2, "hidden": (8 + i,)})
+    gc.collect()
+    in_use.append(megabytes("VmRSS"))
+    assert _train._advance._cache_size() <= 4, i
+print(in_use[3], max(in_use[4:]))
+"""
+
 MANY = """
 adata = screen(600, 10)
 in_use = []
@@ -81,4 +94,11 @@ def test_memory_is_bounded_by_the_data():
 @pytest.mark.slow
 def test_a_hundred_fits_take_no_more_memory_than_twenty():
     early, most = map(float, run(MANY).split())
+    assert most < early * (1 + DRIFT), (early, most)
+
+
+@linux
+@pytest.mark.slow
+def test_fits_of_many_shapes_take_no_more_memory_than_the_programs_that_are_kept():
+    early, most = map(float, run(SHAPES).split())
     assert most < early * (1 + DRIFT), (early, most)

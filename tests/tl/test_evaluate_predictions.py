@@ -44,8 +44,9 @@ def test_scores_of_the_maps_own_predictions_are_those_of_any_tool(fitted):
 
 
 def test_a_perfect_prediction_is_as_good_as_a_replicate(screen, predicted):
-    table = evaluate(screen, predicted)
-    energy = table[table["metric"] == "energy_distance"].groupby("method")["value"].mean()
+    # Ten cells of a condition are compared, of which a single draw tells little.
+    table = pd.concat([evaluate(screen, predicted, metrics=["energy_distance"], seed=seed) for seed in range(20)])
+    energy = table.groupby("method")["value"].mean()
     assert abs(energy["prediction"]) < 0.2 * energy["identity"]
     assert set(table["support"]) == {"seen"}
     assert set(table["split"]) == {"test"}

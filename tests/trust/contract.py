@@ -32,6 +32,8 @@ def check(function, /, *args, **kwargs):
         complaint = fault(error, function)
         if complaint:
             raise AssertionError(f"{complaint}: {type(error).__name__}: {error}") from error
+        if isinstance(error, FloatingPointError):
+            return False  # what a fit that diverged keeps, tests/test_faults.py tells
         for value, old in zip(objects, before, strict=True):
             where = difference(old, content(value))
             if where is not None:

@@ -79,9 +79,9 @@ def halo(axis: Axes) -> list[withStroke]:
 
 
 def settle(axes: np.ndarray) -> None:
-    """Draw three times: only then is it known how large square panels are, and where in them a text would fall."""
+    """Draw until it is known how large square panels are, and where in them a text would fall."""
     figure = axes[0].figure.canvas.figure  # the whole one, for axes may be in a part of it
-    for _ in range(3):  # the first lays panels out as if they were not square, the second what was left too small
+    for _ in range(3):  # the first lays panels out as if they were not square, and ticks change with their size
         figure.draw_without_rendering()
 
 
