@@ -8,8 +8,7 @@
 
 Predictions and scores are kept in the folder that SCGAP_CACHE names, by default benchmarks/cache, one after the other:
 a run that was interrupted goes on, and results of scgap are made anew when its code changes. Rivals run in environments
-of their own, which are made in the folder that SCGAP_RIVALS names; at their published settings, `cmonge` takes minutes
-to an hour a fold.
+of their own, which are made in the folder that SCGAP_RIVALS names.
 """
 
 import argparse
