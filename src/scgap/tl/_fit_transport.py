@@ -183,7 +183,8 @@ def fit_transport(
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
     seed
-        Same seed, versions and device: same weights.
+        Same seed, versions and device: same weights, in whatever order the cells stand, for they are drawn by their
+        names.
     progress
         Whether to show a progress bar.
     key_added
