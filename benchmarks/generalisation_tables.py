@@ -92,6 +92,8 @@ def _orderings(summary: pd.DataFrame) -> str:
     ]
     for task in cells:
         each, one, all_alike = (value(task, "seen", name) for name in ("one map each", "scgap", "pooled map"))
+        if np.isnan(each + one + all_alike):
+            continue
         lines.append(
             f"1. {task}: one map each {each:.3g}, one conditional map {one:.3g}, one pooled map {all_alike:.3g}: "
             f"{_holds(one < all_alike)}, conditional before pooled; {_holds(each <= one)}, one each before conditional."
@@ -108,7 +110,7 @@ def _orderings(summary: pd.DataFrame) -> str:
     lines.append("3. Effect-based descriptors before chemical ones: no task here has both, so not measured.")
     unseen = "unseen combination"
     mine, still, all_alike = (value("norman_combo", unseen, name) for name in ("scgap", "identity", "pooled map"))
-    if not np.isnan(mine):
+    if not np.isnan(mine + all_alike):
         lines.append(
             f"4. norman_combo: scgap {mine:.3g}, identity {still:.3g}, pooled map {all_alike:.3g}: "
             f"{_holds(mine < min(still, all_alike))}."
@@ -153,7 +155,7 @@ def draw(scores: pd.DataFrame, path: Path = FIGURE) -> None:
 
 NOTE = """\
 Mean over conditions, with a 95 % interval by bootstrap over conditions, of the mean over seeds of the fit; "n of m":
-not all folds were run. Features of proteins are in units of the training controls' spread, genes are 20 principal
+not all folds were run. Seconds are of a machine that was busy with other work. Features of proteins are in units of the training controls' spread, genes are 20 principal
 components of the training cells. The best simple baseline is that with the lowest mean of `scgap.tl.evaluate`'s
 eight; the ceiling is one half of the observed cells as prediction of the other. Where whole conditions are held out a
 third of the controls is moved and does not train; of Norman and CycIF, whose controls are few, all train and all are
