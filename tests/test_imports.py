@@ -29,8 +29,7 @@ MAY_IMPORT = {
     "_map": {"_arrays"},
     "_train": {"_losses", "_map", "_populations"},
     "_transfer": {"_losses", "_map", "_populations", "_train"},
-    "_folds": {"_conditions"},
-    "_unseen": {"_conditions", "_model", "_support", "_transfer"},
+    "_folds": {"_conditions", "_support"},
     "_autoencoder": {"_arrays"},
     "_files": set(),
     "_checkpoint": {"_files", "_messages", "_train"},
@@ -76,7 +75,7 @@ MAY_IMPORT = {
         "_model",
         "_moving",
     }
-    | {"_folds", "_query", "_scoring", "_summary", "_support", "_text", "_train", "_transfer", "_units", "_unseen"},
+    | {"_folds", "_query", "_scoring", "_summary", "_support", "_text", "_train", "_transfer", "_units"},
     "__init__": {"_model", "datasets", "pl", "pp", "tl"},
 }
 
