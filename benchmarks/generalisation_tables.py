@@ -135,10 +135,14 @@ def draw(scores: pd.DataFrame, path: Path = FIGURE) -> None:
 
     summary = summarise(scores)
     energy = summary[(summary["metric"] == "energy_distance") & summary["method"].isin(FITTED)]
+    of_all = energy.groupby(["task", "support"], observed=True)["n_conditions"].transform("max")
+    energy = energy[energy["score"].notna() & (energy["n_conditions"] == of_all)]
     labels = list(dict.fromkeys(zip(energy["task"], energy["support"], strict=True)))
     figure, axes = plt.subplots(figsize=(7, 0.42 * len(labels) + 1.2), layout="constrained")
     for k, name in enumerate(FITTED):
-        part = energy[(energy["method"] == name) & energy["score"].notna()]
+        part = energy[energy["method"] == name]
+        if part.empty:
+            continue
         heights = [labels.index(key) + 0.13 * (k - 2) for key in zip(part["task"], part["support"], strict=True)]
         axes.plot(part["score"], heights, "o", label=name, color=f"C{k}", markersize=5)
         spans = part[["score_low", "score_high"]].clip(-10, 10).to_numpy()
