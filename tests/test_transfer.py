@@ -52,5 +52,7 @@ def test_left_out_pairs_are_predicted_by_their_parts():
     trained = [Condition(tuple((part, None) for part in name.split("+")), ()) for name in names]
     found = predicted_by_parts(trained, [np.array([2, 3]), np.array([0, 2])])
     assert [part.tolist() for part in found] == [[True, False], [False, False]]
+    triple = Condition((("a", None), ("b", None), ("c", None)), ())
+    assert not predicted_by_parts([*trained, triple], [np.array([5])])[0].any()  # a+b is trained
     other_group = trained[2]._replace(group=("line_2",))
     assert not predicted_by_parts([*trained, other_group], [np.array([2])])[0].any()

@@ -37,9 +37,11 @@ def condition_folds(trained: Sequence[Condition], n_folds: int, *, has_encoding:
 
 def predicted_by_parts(trained: Sequence[Condition], folds: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Of the conditions that each fold leaves out, whether they are predicted by what their members do alone."""
-    return [
-        np.array([adds_up(_kept(trained, left_out), trained[i]) for i in left_out], dtype=bool) for left_out in folds
-    ]
+    of_folds = []
+    for left_out in folds:
+        kept = _kept(trained, left_out)
+        of_folds.append(np.array([adds_up(kept, trained[i]) for i in left_out], dtype=bool))
+    return of_folds
 
 
 def validation_table(

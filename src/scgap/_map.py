@@ -126,7 +126,7 @@ def transport_parts(
 
     def add_member(j: int | jax.Array, moved: jax.Array) -> jax.Array:
         alone = condition._replace(presence=jnp.where(jnp.arange(len(condition.presence)) == j, condition.presence, 0))
-        return moved + transport(network, weights, cells, alone) - cells
+        return moved + (transport(network, weights, cells, alone) - cells)  # exactly 0 of what is padding
 
     return jax.lax.fori_loop(0, len(condition.presence), add_member, cells)
 

@@ -59,13 +59,14 @@ def nearest_conditions(conditions: Iterable[Condition], query: Condition, n: int
 
 
 def adds_up(trained: Sequence[Condition], query: Condition) -> bool:
-    """Whether the perturbations of a combination were all trained alone, and never just these together.
+    """Whether the perturbations of a combination were all trained alone, and never some of just these together.
 
     What they do alone then predicts it better, added up, than the map of the set does (``benchmarks/README.md``).
     """
     sets = {frozenset(name for name, _ in condition.members) for condition in trained}
     names = frozenset(name for name, _ in query.members)
-    return len(names) > 1 and names not in sets and all(frozenset([name]) in sets for name in names)
+    together = any(len(trained_set) > 1 and trained_set <= names for trained_set in sets)
+    return len(names) > 1 and not together and all(frozenset([name]) in sets for name in names)
 
 
 def _tier(seen: _Trained, known: frozenset[str], query: Condition) -> str:

@@ -314,6 +314,11 @@ def _is_stale(history: list[Report]) -> bool:
     return since >= PATIENCE and history[-1].iteration - history[-1 - since].iteration >= PATIENT_ITERS
 
 
+def is_complete(history: list[Report], n_iters: int) -> bool:
+    """Whether a run has come to its end, early or not, and was not interrupted."""
+    return not history or history[-1].iteration >= n_iters or _is_stale(history)
+
+
 def _trainable(weights: Weights, setup: Setup) -> Weights:
     names = ("network", "encoding") if setup.learn_encoding else ("network",)
     return {name: weights[name] for name in names}

@@ -1,6 +1,6 @@
 """Beside the map of a fit: others of the same conditions, and some that leave conditions out, to tell how they do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import jax
@@ -26,15 +26,11 @@ def fit_others(
     n_iters: int,
     learning_rate: float,
     key: jax.Array,
-    on_map: Callable[[], object],
-) -> list[Weights]:
-    """Train a map of all conditions from each of ``starts``."""
-    maps = []
+) -> Iterator[Weights]:
+    """Train a map of all conditions from each of ``starts``, one after the other."""
     for i, start in enumerate(starts, start=1):
         n = -(-n_iters // OTHERS_SHARE)
-        maps.append(_fit(start, data, setup, loss, n, learning_rate, jax.random.fold_in(key, i)))
-        on_map()
-    return maps
+        yield _fit(start, data, setup, loss, n, learning_rate, jax.random.fold_in(key, i))
 
 
 def leave_out(

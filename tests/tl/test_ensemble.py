@@ -1,4 +1,4 @@
-"""Fits that leave conditions out: what they keep, what predicts unseen conditions, and where that errs."""
+"""Fits of several maps that leave conditions out: what they keep, what they predict, and where that errs."""
 
 import anndata
 import numpy as np
@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import scgap
+from scgap import _transfer
 from scgap._arrays import ConditionArrays
 from scgap._conditions import parse_condition
 from scgap._encoding import encode_conditions
@@ -127,6 +128,21 @@ def test_ctrl_c_keeps_the_maps_before(validated, monkeypatch, step, kept):
     with pytest.warns(UserWarning, match="Interrupted while further maps were trained"):
         fit(validated, n_iters=5, n_maps=2, condition_folds=3)
     assert {"others", "validation"} & set(validated.uns["scgap"]) == kept
+
+
+def test_maps_before_the_one_that_diverges_are_kept(validated, monkeypatch):
+    train, calls = _transfer._fit, []
+
+    def diverge_in_the_third(*args):
+        calls.append(0)
+        if len(calls) == 2:
+            raise FloatingPointError("at iteration 3")
+        return train(*args)
+
+    monkeypatch.setattr(_transfer, "_fit", diverge_in_the_third)
+    with pytest.warns(UserWarning, match="what was trained before is kept"):
+        fit(validated, n_iters=5, n_maps=3, condition_folds=3)
+    assert len(validated.uns["scgap"]["others"]) == 1
 
 
 @pytest.mark.parametrize(("name", "least"), [("condition_folds", -1), ("n_maps", 0)])

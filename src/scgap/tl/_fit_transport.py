@@ -31,7 +31,7 @@ from scgap._messages import listed
 from scgap._model import TransportModel, check_free, get_uns, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
-from scgap._train import Diverged, Loss, Progress, Report, Setup, TrainingData, fit, mean_cost
+from scgap._train import Diverged, Loss, Progress, Report, Setup, TrainingData, fit, is_complete, mean_cost
 from scgap._transfer import fit_others, leave_out
 from scgap.tl._arguments import resolve_cost, resolve_unit
 
@@ -171,7 +171,9 @@ def fit_transport(
         Widths of the map's hidden layers.
     pooling
         How a combination is made of its perturbations: the ``"sum"`` of their embeddings, in which each counts in full;
-        their ``"mean"``, in which two count half each; or ``"attention"``, a mean that learns how much each counts.
+        their ``"mean"``, in which two count half each; or ``"attention"``, a mean that learns how much each counts. A
+        combination of which no two perturbations were trained together, and each alone, is predicted by adding up what
+        they do alone.
     n_maps
         Maps from different random numbers, whose mean displacement is the prediction: it is nearer to held-out cells
         and to unseen conditions than one map, and where maps disagree (``spread`` in `scgap.tl.screen` and
@@ -190,7 +192,7 @@ def fit_transport(
         the same weights as an unbroken run; it must be of the same data and settings.
     seed
         Same seed, versions and device: same weights, in whatever order the cells stand, for they are drawn by their
-        names.
+        names, if these are unique.
     progress
         Whether to show a progress bar.
     key_added
@@ -278,8 +280,6 @@ def fit_transport(
         "conditions_per_step": conditions_per_step,
         "learning_rate": learning_rate,
         "debias": debias,
-        "n_maps": n_maps,
-        "condition_folds": condition_folds,
     }
     if check_key(key_added) in TAKEN:
         raise ValueError(
@@ -388,11 +388,11 @@ def fit_transport(
     folds = [left_out for left_out in folds if not set(experiment.validated) <= set(left_out)]
     others: list[Weights] = []
     validation = None
-    if diverged is None:
+    if diverged is None and is_complete(history, n_iters):
         others, validation = _fit_beside(experiment.trained, table.perturbations, fresh, starts, folds, run, progress)
     perturbed = [condition for condition in conditions if not condition.is_control]
     model = TransportModel(
-        params=params,
+        params=params | {"n_maps": n_maps, "condition_folds": condition_folds},  # a checkpoint does not depend on these
         weights=weights,
         conditions=condition_table(design, conditions, rows, of_cell, split),
         embedding=_embed(network, weights, table, perturbed),
@@ -427,7 +427,9 @@ def _fit_beside(
         return others, None
     try:
         with tqdm(total=len(starts) + len(folds), desc="further maps", disable=not progress) as bar:
-            others = fit_others(starts, **run, on_map=bar.update)
+            for weights in fit_others(starts, **run):
+                others.append(weights)
+                bar.update()
             if not folds:
                 return others, None
             errors = leave_out(fresh, folds, predicted_by_parts(trained, folds), **run, on_map=bar.update)
