@@ -20,7 +20,7 @@ import scgap
 
 PARTS = ("test", "valid")
 # Where all that is judged was held out whole, fits are as short as those that chose the model; elsewhere by default.
-SHORT = MappingProxyType({"n_iters": 3_000, "batch_size": 256})
+SHORT = MappingProxyType({"n_iters": 3_000})
 SCREEN = {"dose_col": "dose_value", "group_col": "cell_line", "sep": "+"}
 
 

@@ -32,7 +32,7 @@ def readme() -> None:
     """Cells under a dose that was held out of a simulated screen: where they go, and means over the dose."""
     adata = scgap.datasets.simulate_screen(16_000, n_drugs=8, n_groups=1, n_features=30)
     scgap.pp.split(adata, holdout={"dose_value": [1_000.0]}, dose_col="dose_value", fraction=0.3)
-    fit = {"n_iters": 2_000, "batch_size": 256, "condition_folds": 0}
+    fit = {"n_iters": 2_000, "condition_folds": 0}
     scgap.tl.fit_transport(adata, dose_col="dose_value", dose_unit="nM", split_col="split", **fit)
     scores = scgap.tl.evaluate(adata, metrics=["energy_distance", "std_error"])
     unseen = scores[scores["support"] == "interpolated dose"]
@@ -116,7 +116,7 @@ def gap(source: np.ndarray, mapped: np.ndarray) -> float:
 def imaging() -> None:
     mdata = scgap.datasets.four_i_palbociclib()
     scgap.pp.split(mdata, mod="protein", dose_col="dose_value")
-    scgap.tl.fit_transport(mdata, dose_col="dose_value", dose_unit="nM", n_iters=3_000, batch_size=256, **FIT)
+    scgap.tl.fit_transport(mdata, dose_col="dose_value", dose_unit="nM", n_iters=3_000, **FIT)
     scgap.tl.predict(mdata, {"perturbation": "palbociclib", "dose_value": "100 nM"}, mod="protein")
     save(scgap.pl.moments(mdata, mod="protein", return_fig=True, show=False), "imaging_four_i")
 
@@ -126,7 +126,7 @@ def imaging() -> None:
     adata.obs["perturbation"] = adata.obs["ligand"].astype(str).replace({"ctrl": "control"})
     mdata = MuData({"protein": adata})
     scgap.pp.split(mdata, mod="protein", fraction=0.3)
-    scgap.tl.fit_transport(mdata, time_col="time", time_unit="h", n_iters=3_000, batch_size=256, **FIT)
+    scgap.tl.fit_transport(mdata, time_col="time", time_unit="h", n_iters=3_000, **FIT)
     scgap.tl.predict(mdata, {"perturbation": "EGF", "time": "24 h"}, mod="protein")
     save(scgap.pl.moments(mdata, mod="protein", return_fig=True, show=False), "imaging_cycif")
 

@@ -14,7 +14,6 @@ from scgap._populations import ConditionArrays, Populations, spread_cells
 from scgap._train import MAX_VALIDATED, N_VALIDATED, Loss, Setup, TrainingData, fit
 
 OTHERS_SHARE, FOLDS_SHARE = 2, 5  # other maps run half of the updates; without some conditions, a fifth tells enough
-BATCH_SIZE = 256  # at most, for held-out cells are fitted as well by half the batch
 
 
 def fit_others(
@@ -68,7 +67,6 @@ def _fit(
     start: Weights, data: TrainingData, setup: Setup, loss: Loss, n_iters: int, learning_rate: float, key: jax.Array
 ) -> Weights:
     """A map that nothing is reported of."""
-    setup = setup._replace(batch_size=min(setup.batch_size, BATCH_SIZE))
     return fit(
         start,
         data,

@@ -67,7 +67,7 @@ def fit_transport(
     gap_epsilon: float | None = None,
     debias: Literal["independent", "same"] = "independent",
     n_iters: int = 10_000,
-    batch_size: int = 512,
+    batch_size: int = 256,
     conditions_per_step: int = 1,
     learning_rate: float = 1e-3,
     hidden: Sequence[int] = (128, 128, 128),
@@ -178,15 +178,14 @@ def fit_transport(
         Maps from different random numbers, whose mean displacement is the prediction: it is nearer to held-out cells
         and to unseen conditions than one map, and where maps disagree (``spread`` in `scgap.tl.screen` and
         `scgap.tl.evaluate`) predictions are less sure. The first runs as the other arguments say, and ``history`` is
-        of it; the others run half of the updates on at most 256 cells, each for about a fifth of its time. Default: 3,
-        in fits of 1,000 updates or more; else 1.
+        of it; the others run half of the updates. Default: 3, in fits of 1,000 updates or more; else 1.
     condition_folds
         Folds of the condition-level validation. Held-out cells of conditions that were trained on do not tell how a
-        map transfers to others. So as many further maps, of a fifth of the updates and at most 256 cells, leave whole
-        conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["validation"]`` tells how
-        well these were predicted, and ``expected_error`` in `scgap.tl.screen` and `scgap.tl.evaluate` by tier of
-        support. Five folds cost about half as much time as the first map. Default: 5, in fits of 1,000 updates or more
-        in which there is a condition to leave out; 0 for none.
+        map transfers to others. So as many further maps, of a fifth of the updates, leave whole conditions out, with
+        ``encoding`` whole perturbations among them; ``uns[key_added]["validation"]`` tells how well these were
+        predicted, and ``expected_error`` in `scgap.tl.screen` and `scgap.tl.evaluate` by tier of support. Five folds
+        cost about as much time as the first map. Default: 5, in fits of 1,000 updates or more in which there is a
+        condition to leave out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
