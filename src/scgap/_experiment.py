@@ -98,7 +98,9 @@ def condition_table(
 ) -> pd.DataFrame:
     """One row a perturbed condition: its label, the design's columns, where its cells went, and how many there are."""
     perturbed = [i for i, condition in enumerate(conditions) if not condition.is_control]
-    table = rows.iloc[perturbed].fillna(dict.fromkeys(design.target_cols, design.reference_key))
+    table = rows.iloc[perturbed].copy()
+    for column in design.target_cols:
+        table[column] = table[column].astype(object).where(table[column].notna(), design.reference_key)
     for column in design.columns:
         is_number = column in (*design.dose_cols, design.time_col)
         numbers = pd.to_numeric(table[column], errors="coerce").astype(float)

@@ -88,7 +88,7 @@ def test_values_of_cells_that_are_not_compared_may_be_anything(screen, predicted
     others.X[:] = np.nan
     others.obs_names = "other_" + others.obs_names
     if layer == "blank":
-        others.obs["perturbation"] = np.nan
+        others.obs["perturbation"] = pd.array([None] * others.n_obs, dtype=predicted.obs["perturbation"].dtype)
     one, other = function(screen, predicted), function(screen, anndata.concat([predicted, others]))
     if isinstance(one, pd.DataFrame):
         pd.testing.assert_frame_equal(one, other)
