@@ -1,6 +1,7 @@
 """What every public function promises of bad input: it works, or raises an error of its own and changes nothing."""
 
 import copy
+import inspect
 import re
 import traceback
 import warnings
@@ -62,8 +63,8 @@ def fault(error, function):
 
 def documented(function):
     """Names of the errors in the Raises section of a docstring."""
-    section = re.search(r"\n    Raises\n    -+\n(.*?)(\n    \w[\w ]*\n    -+\n|\Z)", function.__doc__, re.DOTALL)
-    titles = re.findall(r"^    (\w[\w, ]*)$", section[1], re.MULTILINE) if section else []
+    section = re.search(r"\nRaises\n-+\n(.*?)(\n\w[\w ]*\n-+\n|\Z)", inspect.getdoc(function), re.DOTALL)
+    titles = re.findall(r"^(\w[\w, ]*)$", section[1], re.MULTILINE) if section else []
     return {name.strip() for title in titles for name in title.split(",")}
 
 
