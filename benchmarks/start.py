@@ -69,7 +69,7 @@ def waits(rounds: int) -> list[dict]:
 
 
 def fit(n_iters: int) -> dict:
-    """36,668 perturbed and 17,565 control cells, 9 drugs in 4 doses, 50 features, batches of 512."""
+    """36,668 perturbed and 17,565 control cells, 9 drugs in 4 doses, 50 features."""
     adata = scgap.datasets.simulate_screen(54_233, n_drugs=9, n_groups=1, n_features=50, control_fraction=0.324)
     scgap.pp.split(adata, dose_col="dose_value")
     start = time.perf_counter()

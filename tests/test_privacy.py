@@ -58,6 +58,7 @@ for axes in (
     scgap.pl.moments(adata, show=False),
     scgap.pl.scores(adata, show=False),
     scgap.pl.conditions(adata, show=False),
+    scgap.pl.transport(adata, show=False),
     scgap.pl.dose_response(adata, curve, features="feature_0", show=False),
 ):
     plt.close("all")

@@ -130,16 +130,17 @@ def test_ctrl_c_keeps_the_maps_before(validated, monkeypatch, step, kept):
     assert {"others", "validation"} & set(validated.uns["scgap"]) == kept
 
 
-def test_maps_before_the_one_that_diverges_are_kept(validated, monkeypatch):
+@pytest.mark.parametrize("error", [FloatingPointError("at iteration 3"), KeyboardInterrupt()])
+def test_maps_before_the_one_that_diverges_or_is_interrupted_are_kept(validated, monkeypatch, error):
     train, calls = _transfer._fit, []
 
-    def diverge_in_the_third(*args):
+    def stop_in_the_third(*args):
         calls.append(0)
         if len(calls) == 2:
-            raise FloatingPointError("at iteration 3")
+            raise error
         return train(*args)
 
-    monkeypatch.setattr(_transfer, "_fit", diverge_in_the_third)
+    monkeypatch.setattr(_transfer, "_fit", stop_in_the_third)
     with pytest.warns(UserWarning, match="what was trained before is kept"):
         fit(validated, n_iters=5, n_maps=3, condition_folds=3)
     assert len(validated.uns["scgap"]["others"]) == 1

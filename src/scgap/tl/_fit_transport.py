@@ -165,8 +165,8 @@ def fit_transport(
     conditions_per_step
         Conditions that an update averages over.
     learning_rate
-        Of Adam, at its highest and for 512 cells: it is scaled by ``sqrt(batch_size / 512)``. After a short warm-up it
-        falls along a cosine.
+        Of Adam, at its highest and for 512 cells: it is scaled by ``sqrt(batch_size / 512)``, by default to 0.0007.
+        After a short warm-up it falls along a cosine.
     hidden
         Widths of the map's hidden layers.
     pooling
@@ -184,8 +184,9 @@ def fit_transport(
         map transfers to others. So as many further maps, of a fifth of the updates, leave whole conditions out, with
         ``encoding`` whole perturbations among them; ``uns[key_added]["validation"]`` tells how well these were
         predicted, and ``expected_error`` in `scgap.tl.screen` and `scgap.tl.evaluate` by tier of support. Five folds
-        cost about as much time as the first map. Default: 5, in fits of 1,000 updates or more in which there is a
-        condition to leave out; 0 for none.
+        run as many updates as the first map at most; with many conditions and few updates they take longer, for each
+        map is validated as often. Default: 5, in fits of 1,000 updates or more in which there is a condition to leave
+        out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
