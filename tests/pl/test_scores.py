@@ -159,6 +159,7 @@ def test_metrics_without_any_value_take_no_room(table):
     table.loc[table["metric"] == "std_error", "value"] = np.nan
     assert metrics_of(scgap.pl.scores(table, show=False)) == ["energy_distance"]
     assert metrics_of(scgap.pl.scores(table, metrics="all", show=False)) == METRICS
+    assert metrics_of(scgap.pl.scores(table, metrics=pd.Series(METRICS), show=False)) == METRICS
     assert metrics_of(scgap.pl.scores(table, metrics="std_error", show=False)) == ["std_error"]
 
 

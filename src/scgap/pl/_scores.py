@@ -111,8 +111,9 @@ def scores(
     found, known = (list(summary[column].unique()) for column in ("method", "metric"))
     default = [name for name in _with_values(summary, "method", found) if name != CEILING]
     methods = _chosen(methods, sorted(default, key=SIMPLE.__contains__), found, "methods")
-    shown_metrics = known if metrics == "all" else _main(_with_values(summary, "metric", known))
-    metrics = _chosen(None if metrics == "all" else metrics, shown_metrics, known, "metrics")
+    is_all = isinstance(metrics, str) and metrics == "all"  # an array would be compared item by item
+    shown_metrics = known if is_all else _main(_with_values(summary, "metric", known))
+    metrics = _chosen(None if is_all else metrics, shown_metrics, known, "metrics")
     shown = summary[summary["method"].isin(methods) & summary["metric"].isin(metrics)]
     panels, limits = _panels(shown), _limits(shown)
     # Names and legend take as much room beside one panel as beside many.
