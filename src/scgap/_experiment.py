@@ -99,7 +99,7 @@ def condition_table(
     """One row a perturbed condition: its label, the design's columns, where its cells went, and how many there are."""
     perturbed = [i for i, condition in enumerate(conditions) if not condition.is_control]
     table = rows.iloc[perturbed].copy()
-    for column in design.target_cols:
+    for column in design.target_cols:  # `fillna` refuses categories and whole numbers
         table[column] = table[column].astype(object).where(table[column].notna(), design.reference_key)
     for column in design.columns:
         is_number = column in (*design.dose_cols, design.time_col)
