@@ -23,6 +23,7 @@ SOURCES = Path(scgap.__file__).parent
 ONE_MAP_ITERS = 1_000  # of a map of one condition, of which there are many
 CMONGE = {"batch_size": 256, "hidden": [64] * 4, "epsilon": 1.0, "gap_epsilon": 0.01, "learning_rate": 1e-4}
 CELLFLOW_STEPS = 2_000
+EFFECTS = "scgap, effects"
 CMONGE_SHORT = {"n_steps": 1_000, "learning_rate": 1e-3}  # its own 10,000 steps at 1e-4 take up to an hour a fold
 
 type Moved = dict[int, np.ndarray]
@@ -88,10 +89,22 @@ def conditional(fold: Fold, seed: int) -> tuple[Moved, dict[str, Any]]:
     start = time.perf_counter()
     fit_scgap(adata, fold.columns, fold.options, seed)
     moved = {}
-    for question in questions(fold):
+    for question in (question for question in questions(fold) if _has_vectors(fold, question)):
         asked = {column: value for column, value in question.row.items() if column not in groups}
         moved[question.i] = _predict(adata, asked, question.source)
     return moved, _note(adata, start)
+
+
+def by_effects(fold: Fold, seed: int) -> tuple[Moved, dict[str, Any]]:
+    """One map of all conditions whose perturbations are described by what they do; none where they have descriptors."""
+    if "encoding" not in fold.options:
+        return {}, {}
+    columns = {name: value for name, value in fold.columns.items() if name != "time_col"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # perturbations that were never measured have no vector
+        effects = scgap.pp.encode_effects(fold.adata, **columns, split_col="split", seed=seed, copy=True).uns["effect"]
+    encoding = pd.DataFrame(effects["values"], effects["perturbations"], effects["features"])
+    return conditional(fold._replace(options=fold.options | {"encoding": encoding}), seed)
 
 
 def pooled(fold: Fold, seed: int) -> tuple[Moved, dict[str, Any]]:
@@ -117,6 +130,15 @@ def one_each(fold: Fold, seed: int) -> tuple[Moved, dict[str, Any]]:
         source = np.flatnonzero((adata.obs["split"] == "test") & (adata.obs["perturbation"] == "control"))
         moved[question.i] = _predict(adata, "any", source)
     return moved, {"steps": n_iters, "seconds": time.perf_counter() - start}
+
+
+def truth(fold: Fold, seed: int) -> tuple[Moved, dict[str, Any]]:
+    """Where cells truly go, which only simulations know."""
+    moved = {}
+    for question in questions(fold) if "simulation" in fold.adata.uns else ():
+        source = np.isin(np.arange(fold.adata.n_obs), question.source)
+        moved[question.i] = scgap.datasets.true_transport(fold.adata, question.row, source=source)
+    return moved, {}
 
 
 def rival(name: str, settings: Callable[[Fold], dict[str, Any]]) -> Method:
@@ -158,10 +180,12 @@ def scgap_version(fold: Fold) -> str:
 
 METHODS = {
     "scgap": Method(conditional, scgap_version),
+    EFFECTS: Method(by_effects, scgap_version),
     "pooled map": Method(pooled, scgap_version),
     "one map each": Method(one_each, scgap_version),
     "cmonge": rival("cmonge", cmonge_settings),
     "CellFlow": rival("cellflow", cellflow_settings),
+    "true map": Method(truth, lambda fold: _digest(b"")),
 }
 
 
@@ -177,6 +201,13 @@ def _under_one_label(adata: anndata.AnnData, fold: Fold) -> anndata.AnnData:
     is_control = _controls(fold)[fold.adata.obs_names.get_indexer(adata.obs_names)]
     obs = pd.DataFrame({"perturbation": np.where(is_control, "control", "any")}, adata.obs_names)
     return anndata.AnnData(adata.X.copy(), obs.assign(split=adata.obs["split"]), adata.var[[]])
+
+
+def _has_vectors(fold: Fold, question: Question) -> bool:
+    if "encoding" not in fold.options:
+        return True
+    label = str(question.row[fold.columns.get("target_col", "perturbation")])
+    return set(label.split(fold.columns.get("sep"))) <= set(fold.options["encoding"].index)
 
 
 def _groups(fold: Fold) -> list[str]:

@@ -139,14 +139,20 @@ def test_what_a_pair_is_made_of(pooled):
 def test_by_parts_each_member_moves_the_cells_alone(pooled):
     network, weights = pooled
 
-    def move(condition, by_parts):
-        return _map.transport_cells(network, weights, CELLS, condition, by_parts=by_parts)
+    def move(condition, detail=None, cells=CELLS):
+        return _map.transport_cells(network, weights, cells, condition, detail=detail)
 
     a, b = (make_condition([i], [dose]) for i, dose in ((0, 0.5), (3, -1.0)))
-    np.testing.assert_allclose(move(a, True), move(a, False), rtol=1e-5, atol=1e-5)
-    both = CELLS + sum(move(condition, False) - CELLS for condition in (a, b))
-    np.testing.assert_allclose(move(make_condition([0, 3], [0.5, -1.0]), True), both, rtol=1e-4, atol=1e-4)
-    assert np.abs(move(make_condition([0, 3], [0.5, -1.0]), False) - both).max() > 0.1
+    pair = make_condition([0, 3], [0.5, -1.0])
+    np.testing.assert_allclose(move(a, 1.0), move(a), rtol=1e-5, atol=1e-5)
+    both = CELLS + sum(move(condition) - CELLS for condition in (a, b))
+    np.testing.assert_allclose(move(pair, 1.0), both, rtol=1e-4, atol=1e-4)
+    assert np.abs(move(pair) - both).max() > 0.1
+    centre = np.asarray(weights["centre"])
+    nearer = 0.25 * CELLS + 0.75 * centre
+    quarter = CELLS + sum(move(condition, cells=nearer) - nearer for condition in (a, b))
+    np.testing.assert_allclose(move(pair, 0.25), quarter, rtol=1e-4, atol=1e-4)
+    assert np.ptp(move(pair, 0.0) - CELLS, axis=0).max() < 1e-4 < np.ptp(quarter - CELLS, axis=0).max()
 
 
 def encoder_output(network, weights, condition):

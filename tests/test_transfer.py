@@ -1,13 +1,16 @@
 """Condition-level validation: what is left out neither trains nor validates, and is what is judged."""
 
+import jax
 import numpy as np
+import pytest
 
-from scgap import _transfer
+from scgap import _map, _transfer
 from scgap._arrays import ConditionArrays
 from scgap._conditions import Condition
-from scgap._folds import predicted_by_parts, validation_table
+from scgap._folds import combinations_of_known, predicted_by_parts, validation_table
+from scgap._losses import COSTS
 from scgap._populations import make_populations
-from scgap._train import TrainingData
+from scgap._train import Setup, TrainingData
 
 TRAINED = [Condition(((name, dose),), ()) for name in "abcd" for dose in (1.0, 10.0)]
 FOLDS = [np.array([0, 1]), np.array([2, 3]), np.array([4])]
@@ -56,3 +59,36 @@ def test_left_out_pairs_are_predicted_by_their_parts():
     assert not predicted_by_parts([*trained, triple], [np.array([5])])[0].any()  # a+b is trained
     other_group = trained[2]._replace(group=("line_2",))
     assert not predicted_by_parts([*trained, other_group], [np.array([2])])[0].any()
+
+
+def test_combinations_whose_perturbations_are_known_alone():
+    labels = ["a", "b", "c", "a+b", "a+b", "a+d", "a+b+c", "a+c"]
+    doses = [1.0, 1.0, 1.0, 1.0, 9.0, 1.0, 1.0, 1.0]
+    trained = [
+        Condition(tuple((name, dose) for name in label.split("+")), (str(i % 2),))
+        for i, (label, dose) in enumerate(zip(labels, doses, strict=True))
+    ]
+    # Not a+d, whose d is never alone; not a+b+c, of which pairs are trained; both doses of a+b.
+    assert combinations_of_known(trained).tolist() == [3, 4, 7]
+    assert combinations_of_known(trained[:3]).tolist() == []
+
+
+@pytest.mark.parametrize("truth", [1.0, 0.5, 0.0])
+def test_the_detail_of_sums_is_that_of_the_trained_combinations(truth):
+    """Pairs that are what their members do alone to a cell of which so much is left of its distance to the centre."""
+    network = _map.ConditionalMap(hidden=(16, 16), n_embedding=8)
+    generator = np.random.default_rng(0)
+    controls = generator.normal(size=(200, 3)).astype(np.float32)
+    pairs = np.array([[0, 1], [0, 2], [1, 2]], np.int32)
+    conditions = ConditionArrays(pairs, np.zeros((3, 2), np.float32), np.ones((3, 2), np.float32), np.zeros((3, 0)))
+    one = jax.tree.map(lambda array: array[0], conditions)
+    encoding = generator.normal(size=(3, 4)).astype(np.float32)
+    weights = _map.init_weights(network, 0, encoding, one, controls)
+    weights["network"] = jax.tree.map(lambda array: generator.normal(0.0, 0.5, array.shape), weights["network"])
+    pairs_of = [jax.tree.map(lambda array, i=i: array[i], conditions) for i in range(3)]
+    cells = [controls, *(_map.transport_cells(network, weights, controls, pair, detail=truth) for pair in pairs_of)]
+    populations = make_populations(np.concatenate(cells), np.repeat(np.arange(4), 200), [0] * 3, [1, 2, 3])
+    data = TrainingData(populations, populations, conditions, 3, np.arange(3))
+    setup = Setup(network, COSTS["euclidean"], 64, 1, "independent", learn_encoding=False)
+    assert _transfer.choose_detail(weights, np.arange(3), data=data, setup=setup) == truth
+    assert _transfer.choose_detail(weights, np.arange(2), data=data, setup=setup) == 1.0  # too few to tell

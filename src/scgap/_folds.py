@@ -35,6 +35,18 @@ def condition_folds(trained: Sequence[Condition], n_folds: int, *, has_encoding:
     return folds
 
 
+def combinations_of_known(trained: Sequence[Condition]) -> np.ndarray:
+    """Positions of the trained combinations that would add up, had they not been trained at any dose or group."""
+    sets = [frozenset(name for name, _ in condition.members) for condition in trained]
+    one_of = dict(zip(sets, trained, strict=True))  # doses and groups do not matter
+    known = {
+        names
+        for names, condition in one_of.items()
+        if len(names) > 1 and adds_up([other for rest, other in one_of.items() if rest != names], condition)
+    }
+    return np.array([i for i, names in enumerate(sets) if names in known], int)
+
+
 def predicted_by_parts(trained: Sequence[Condition], folds: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Of the conditions that each fold leaves out, whether they are predicted by what their members do alone."""
     of_folds = []

@@ -120,13 +120,22 @@ def embed(network: ConditionalMap, weights: Mapping[str, Any], conditions: Condi
 
 
 def transport_parts(
-    network: ConditionalMap, weights: Mapping[str, Any], cells: jax.Array, condition: ConditionArrays
+    network: ConditionalMap,
+    weights: Mapping[str, Any],
+    cells: jax.Array,
+    condition: ConditionArrays,
+    detail: float | jax.Array,
 ) -> jax.Array:
-    """Cells (n_cells, n_features), each moved by the sum of what every member of the set does to it alone."""
+    """Cells (n_cells, n_features), each moved by the sum of what every member of the set does alone.
+
+    What it does to a cell of which ``detail``, between 0 and 1, is left of the distance to the centre: to the cell
+    itself, to all cells alike, or something between the two.
+    """
+    seen = weights["centre"] + detail * (cells - weights["centre"])
 
     def add_member(j: int | jax.Array, moved: jax.Array) -> jax.Array:
         alone = condition._replace(presence=jnp.where(jnp.arange(len(condition.presence)) == j, condition.presence, 0))
-        return moved + (transport(network, weights, cells, alone) - cells)  # exactly 0 of what is padding
+        return moved + (transport(network, weights, seen, alone) - seen)  # exactly 0 of what is padding
 
     return jax.lax.fori_loop(0, len(condition.presence), add_member, cells)
 
@@ -140,11 +149,15 @@ def transport_cells(
     cells: np.ndarray,
     condition: ConditionArrays,
     *,
-    by_parts: bool = False,
+    detail: float | None = None,
 ) -> np.ndarray:
-    """`transport`, or `transport_parts`, of an array on the host (n_cells, n_features), in chunks of few shapes."""
+    """`transport`, or with ``detail`` `transport_parts`, of an array on the host (n_cells, n_features).
+
+    In chunks of few shapes.
+    """
     weights = jax.device_put(dict(weights))
-    moved, move = np.empty_like(cells), _transport_parts if by_parts else _transport
+    moved = np.empty_like(cells)
+    move = _transport if detail is None else partial(_transport_parts, detail=np.float32(detail))
     for start in range(0, len(cells), CHUNK):
         chunk = cells[start : start + CHUNK]
         padded = move(network, weights, pad_rows(chunk), condition)

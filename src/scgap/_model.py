@@ -60,6 +60,11 @@ class TransportModel(NamedTuple):
         """Which obs columns say what was done to a cell."""
         return design_from_dict(self.params["design"])
 
+    @property
+    def detail_of_sums(self) -> float:
+        """As `transport_parts` takes it."""
+        return float(self.params["resolved"].get("detail_of_sums", 1.0))
+
     def expected_error(self, tier: str) -> float:
         """Energy distance, in the fitted space, to expect for a condition of this tier; NaN where nothing tells."""
         if tier == "seen":

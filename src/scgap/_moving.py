@@ -98,8 +98,8 @@ def _move(model: TransportModel, trained: Sequence[Condition], points: np.ndarra
     from scgap._map import transport_cells  # here, so that plots do not load JAX
 
     arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
-    by_parts = adds_up(trained, condition)
-    move = partial(transport_cells, model.network, cells=points, condition=arrays, by_parts=by_parts)
+    detail = model.detail_of_sums if adds_up(trained, condition) else None
+    move = partial(transport_cells, model.network, cells=points, condition=arrays, detail=detail)
     mean = move(weights=model.weights)
     if not model.others:
         return Moved(mean, np.full(len(points), np.nan, np.float32))

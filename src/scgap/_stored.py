@@ -49,6 +49,8 @@ def check_params(params: Any, design: Design) -> None:
     need(params.keys() >= {"split_col", "hidden", "pooling", "units", "mod", "resolved"}, "a setting is missing")
     resolved = params["resolved"]
     need(isinstance(resolved, dict) and type(resolved.get("gap_epsilon")) is float, "its gap_epsilon is no number")
+    detail = resolved.get("detail_of_sums", 1.0)
+    need(type(detail) is float and 0 <= detail <= 1, "its detail of sums is wrong")
     columns = [*design.columns, design.reference_key]
     need(all(isinstance(name, str) for name in columns) and bool(design.target_cols), "its design names no columns")
     need(all(isinstance(columns, tuple) for columns in design[:1] + design[2:4]), "its design names no columns")

@@ -130,6 +130,7 @@ def fit(
     on_report: Callable[[Progress], None],
     resume: Callable[[Progress], Progress] = lambda fresh: fresh,
     keep_interrupted: bool = True,
+    n_reports: int = N_REPORTS,
 ) -> tuple[Weights, list[Report]]:
     """Train, and return the weights that score best on held-out cells, and the history.
 
@@ -149,10 +150,10 @@ def fit(
         jax.clear_caches()  # by itself it keeps thousands of programs
     target_terms = _target_terms(key, data.train, loss.epsilon, setup=setup)
     learning_rate *= float(np.sqrt(setup.batch_size / BASE_BATCH))
-    looked_at = _spread(data.validated, MAX_VALIDATED)
+    looked_at = spread_evenly(data.validated, MAX_VALIDATED)
     fresh = State(weights, weights, OPTIMIZER.init(_trainable(weights, setup)), jnp.int32(0))
     state, best, history = resume(Progress(fresh, weights, []))
-    every = max(1, -(-n_iters // N_REPORTS))
+    every = max(1, -(-n_iters // n_reports))
     try:
         while int(state.iteration) < n_iters and not _is_stale(history):
             n_steps = min(every, n_iters - int(state.iteration))
@@ -324,7 +325,7 @@ def _trainable(weights: Weights, setup: Setup) -> Weights:
     return {name: weights[name] for name in names}
 
 
-def _spread(items: np.ndarray, most: int) -> tuple[jax.Array, int]:
+def spread_evenly(items: np.ndarray, most: int) -> tuple[jax.Array, int]:
     """At most ``most`` of the items, evenly spread, padded to that length; and how many they are."""
     n = min(most, len(items))
     taken = items[np.linspace(0, len(items) - 1, n).round().astype(int)]
@@ -349,4 +350,4 @@ def _not_finite(report: Report, history: list[Report], loss: Loss) -> str:
 
 def mean_cost(train: Populations, n_conditions: int, *, cost: Cost) -> float:
     """Mean cost between cells of one perturbed population, averaged over (at most 16) conditions."""
-    return float(_mean_cost(train, *_spread(np.arange(n_conditions), 16), cost=cost))
+    return float(_mean_cost(train, *spread_evenly(np.arange(n_conditions), 16), cost=cost))

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import scgap
-from scgap import _transfer
+from scgap import _train, _transfer
 from scgap._arrays import ConditionArrays
 from scgap._conditions import parse_condition
 from scgap._encoding import encode_conditions
@@ -109,6 +109,22 @@ def test_scores_have_the_spread_of_the_map(validated):
 
 def test_short_fits_have_one_map_and_leave_nothing_out(validated):
     assert not {"others", "validation"} & set(fit(validated, n_iters=5, copy=True).uns["scgap"])
+
+
+def test_how_long_further_maps_run(validated, monkeypatch):
+    monkeypatch.setattr(_train, "PATIENCE", 1)
+    monkeypatch.setattr(_train, "PATIENT_ITERS", 1)
+    train, lengths = _transfer._fit, []
+
+    def noting(start, data, setup, loss, n_iters, *rest):
+        lengths.append(n_iters)
+        return train(start, data, setup, loss, n_iters, *rest)
+
+    monkeypatch.setattr(_transfer, "_fit", noting)
+    fit(validated, n_iters=400, learning_rate=0.1, n_maps=3, condition_folds=2)
+    last = int(validated.uns["scgap"]["history"]["iteration"].iloc[-1])
+    assert last < 400
+    assert lengths == [200] * 2 + [-(-last // 5)] * 2
 
 
 def test_a_single_condition_is_not_left_out(validated):

@@ -302,7 +302,8 @@ def test_regularisation_is_resolved_from_the_training_cells(screen, fit):
     assert resolved["epsilon"] == pytest.approx(0.05 * np.mean(costs_found), rel=1e-3)
     assert resolved["gap_epsilon"] == pytest.approx(0.02 * np.mean(costs_found), rel=1e-3)
     params = json.loads(fit(screen, n_iters=0, epsilon=0.3, gap_epsilon=0.1, gap_weight=0.0)["params"])
-    assert params["resolved"] == {"epsilon": 0.3, "gap_epsilon": 0.1, "gap_weight": 0.0}
+    given = {"epsilon": 0.3, "gap_epsilon": 0.1, "gap_weight": 0.0}
+    assert params["resolved"] == given | {"detail_of_sums": 1.0}
 
 
 @pytest.mark.parametrize("cost", ["sqeuclidean", costs.PNormP(1.5)])

@@ -23,8 +23,8 @@ from scgap._conditions import Condition, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
+from scgap._folds import combinations_of_known, predicted_by_parts, validation_table
 from scgap._folds import condition_folds as make_folds
-from scgap._folds import predicted_by_parts, validation_table
 from scgap._joint import check_parts, make_joint_representation, modalities, one_object
 from scgap._map import ConditionalMap, Pooling, Weights, embed, init_weights
 from scgap._messages import listed
@@ -32,7 +32,7 @@ from scgap._model import TransportModel, check_free, get_uns, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Diverged, Loss, Progress, Report, Setup, TrainingData, fit, is_complete, mean_cost
-from scgap._transfer import fit_others, leave_out
+from scgap._transfer import choose_detail, fit_others, leave_out
 from scgap.tl._arguments import resolve_cost, resolve_unit
 
 # By `benchmarks/quality.py epsilon`, values of epsilon from 0.01 to 0.1 and of the gap's up to 0.02 fit equally well.
@@ -173,7 +173,9 @@ def fit_transport(
         How a combination is made of its perturbations: the ``"sum"`` of their embeddings, in which each counts in full;
         their ``"mean"``, in which two count half each; or ``"attention"``, a mean that learns how much each counts. A
         combination of which no two perturbations were trained together, and each alone, is predicted by adding up what
-        they do alone.
+        they do alone: to the cell itself, or to one that is nearer to the centre of all cells by a quarter, a half,
+        three quarters or all of its distance, whichever adds up best to the combinations that were trained (three or
+        more of them).
     n_maps
         Maps from different random numbers, whose mean displacement is the prediction: it is nearer to held-out cells
         and to unseen conditions than one map, and where maps disagree (``spread`` in `scgap.tl.screen` and
@@ -181,12 +183,11 @@ def fit_transport(
         of it; the others run half of the updates. Default: 3, in fits of 1,000 updates or more; else 1.
     condition_folds
         Folds of the condition-level validation. Held-out cells of conditions that were trained on do not tell how a
-        map transfers to others. So as many further maps, of a fifth of the updates, leave whole conditions out, with
-        ``encoding`` whole perturbations among them; ``uns[key_added]["validation"]`` tells how well these were
-        predicted, and ``expected_error`` in `scgap.tl.screen` and `scgap.tl.evaluate` by tier of support. Five folds
-        run as many updates as the first map at most; with many conditions and few updates they take longer, for each
-        map is validated as often. Default: 5, in fits of 1,000 updates or more in which there is a condition to leave
-        out; 0 for none.
+        map transfers to others. So as many further maps, of a fifth of the updates that the first ran, leave whole
+        conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["validation"]`` tells how
+        well these were predicted, and ``expected_error`` in `scgap.tl.screen` and `scgap.tl.evaluate` by tier of
+        support. Five folds take as long as the first map. Default: 5, in fits of 1,000 updates or more in which there
+        is a condition to leave out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
@@ -346,9 +347,10 @@ def fit_transport(
         gap_epsilon=GAP_EPSILON * scale if gap_epsilon is None else gap_epsilon,
         gap_weight=gap_weight,
     )
+    resolved = {name: float(value) for name, value in loss._asdict().items()}
     params = {
         **settings,
-        "resolved": {name: float(value) for name, value in loss._asdict().items()},
+        "resolved": resolved,
         "design": design._asdict(),
         "split_col": split_col,
         "standardise": standardise,
@@ -386,13 +388,20 @@ def fit_transport(
     starts = [start(seed + SEED_STEP * i) for i in range(1, n_maps)]
     folds = make_folds(experiment.trained, condition_folds, has_encoding=encoding is not None, seed=seed)
     folds = [left_out for left_out in folds if not set(experiment.validated) <= set(left_out)]
+    detail = choose_detail(weights, combinations_of_known(experiment.trained), data=run["data"], setup=run["setup"])
     others: list[Weights] = []
     validation = None
     if diverged is None and is_complete(history, n_iters):
-        others, validation = _fit_beside(experiment.trained, table.perturbations, fresh, starts, folds, run, progress)
+        n_ran = history[-1].iteration if history else 0
+        others, validation = _fit_beside(
+            experiment.trained, table.perturbations, fresh, starts, folds, detail, n_ran, run, progress
+        )
     perturbed = [condition for condition in conditions if not condition.is_control]
     model = TransportModel(
-        params=params | {"n_maps": n_maps, "condition_folds": condition_folds},  # a checkpoint does not depend on these
+        params=params
+        # On these a checkpoint does not depend.
+        | {"n_maps": n_maps, "condition_folds": condition_folds}
+        | {"resolved": resolved | {"detail_of_sums": detail}},
         weights=weights,
         conditions=condition_table(design, conditions, rows, of_cell, split),
         embedding=_embed(network, weights, table, perturbed),
@@ -418,6 +427,8 @@ def _fit_beside(
     fresh: Weights,
     starts: Sequence[Weights],
     folds: Sequence[np.ndarray],
+    detail: float,
+    n_ran: int,
     run: Mapping[str, Any],
     progress: bool,
 ) -> tuple[list[Weights], pd.DataFrame | None]:
@@ -432,7 +443,8 @@ def _fit_beside(
                 bar.update()
             if not folds:
                 return others, None
-            errors = leave_out(fresh, folds, predicted_by_parts(trained, folds), **run, on_map=bar.update)
+            by_parts = predicted_by_parts(trained, folds)
+            errors = leave_out(fresh, folds, by_parts, detail, **{**run, "n_iters": n_ran}, on_map=bar.update)
             return others, validation_table(trained, known, folds, errors)
     except KeyboardInterrupt:
         reason = "Interrupted while further maps were trained"
