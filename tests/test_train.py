@@ -55,6 +55,7 @@ def fit(weights):
         seed=0,
         on_report=lambda progress: None,
         resume=lambda fresh: fresh,
+        n_reports=5,
         **changed,
     ):
         of = {name: changed.pop(name) for name in _train.Setup._fields if name in changed}
@@ -68,14 +69,10 @@ def fit(weights):
             key=jax.random.key(seed),
             on_report=on_report,
             resume=resume,
+            n_reports=n_reports,
         )
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def few_reports(monkeypatch):
-    monkeypatch.setattr(_train, "N_REPORTS", 5)
 
 
 @pytest.fixture
@@ -230,10 +227,9 @@ def test_weights_that_are_not_finite_are_never_the_best(fit, weights):
 def test_training_stops_early_and_keeps_the_best_weights(fit, monkeypatch):
     monkeypatch.setattr(_train, "PATIENCE", 3)
     monkeypatch.setattr(_train, "PATIENT_ITERS", 60)  # the updates of three reports
-    monkeypatch.setattr(_train, "N_REPORTS", 100)
     seen = []
     # A rate at which the map is good after some iterations, and is thrown about by the next.
-    trained, history = fit(n_iters=2_000, learning_rate=0.3, on_report=seen.append)
+    trained, history = fit(n_iters=2_000, n_reports=100, learning_rate=0.3, on_report=seen.append)
     scores = [report.valid for report in history]
     best = int(np.argmin(scores))
     assert len(history) == best + 1 + 3 < 100
@@ -244,8 +240,7 @@ def test_training_stops_early_and_keeps_the_best_weights(fit, monkeypatch):
 
 def test_short_trainings_do_not_stop_before_the_average_has_moved(fit, monkeypatch):
     monkeypatch.setattr(_train, "PATIENCE", 3)
-    monkeypatch.setattr(_train, "N_REPORTS", 100)
-    _, history = fit(n_iters=_train.PATIENT_ITERS, learning_rate=0.3)
+    _, history = fit(n_iters=_train.PATIENT_ITERS, n_reports=100, learning_rate=0.3)
     assert history[-1].iteration == _train.PATIENT_ITERS
     assert _train._reports_since_best(history) > 3
 
