@@ -46,7 +46,7 @@ class Task(NamedTuple):
     features: Callable[[anndata.AnnData, dict[str, Any]], anndata.AnnData]
     """From cells with a split, and columns, to what is fitted."""
     held_out: dict[str, Any]
-    """Name of a fold -> ``holdout`` of `scgap.pp.split`; a number holds out a fifth of the cells, drawn by this seed."""
+    """Name of a fold -> ``holdout`` of `scgap.pp.split`; or the seed by which a fifth of the cells is drawn."""
     file: str | None = None
     controls: float | None = 1 / 3
     """Where conditions are held out: share of the controls that is moved and does not train. None: too few to divide,
