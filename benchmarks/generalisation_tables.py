@@ -167,16 +167,17 @@ def draw(scores: pd.DataFrame, path: Path = FIGURE) -> None:
 
 NOTE = """\
 Mean over conditions, with a 95 % interval by bootstrap over conditions, of the mean over seeds of the fit; "n of m":
-not all folds were run. Seconds are of a machine that was busy with other work. Features of proteins are in units of
-the training controls' spread, genes are 20 principal components of the training cells. The best simple baseline is
-that with the lowest mean of `scgap.tl.evaluate`'s eight; the ceiling is one half of the observed cells as prediction
-of the other. Where whole conditions are held out a third of the controls is moved and does not train; of Norman and
-CycIF, whose controls are few, all train and all are moved. scgap runs its defaults where held-out cells of seen
-conditions are judged, and 3,000 updates, as chose the model, where all that is judged was held out whole, both
+not all folds were run. Seconds are of a machine that was busy with other work. Features of proteins are in units of the
+training controls' spread, genes are 20 principal components of the training cells. The best simple baseline is that
+with the lowest mean of `scgap.tl.evaluate`'s eight; the ceiling is one half of the observed cells as prediction of the
+other; what a perfect map scores the simulation knows. The controls that are moved are one sample, which all conditions
+of a group share, and by which even a perfect map is off: where whole conditions are held out a third of the controls is
+moved and does not train (of Norman and CycIF, whose controls are few, all train and all are moved); held-out cells are
+those of five draws of the split, whose conditions count as different ones. scgap runs its defaults where held-out cells
+of seen conditions are judged, and 3,000 updates, as chose the model, where all that is judged was held out whole, both
 without the validation by left-out conditions, which changes no prediction. `cmonge` runs 1,000 steps at ten times its
 published rate (batches of 256, four layers of 64, epsilon 1 and 0.01): its own 10,000 steps of 1e-4 take hours a fold
-on one core (its Sinkhorn problems take ever more iterations as it learns, and a step on 4i a second), so that these
-are no figures of the best it can do. Its context is one vector for drug and group, its dose scalar takes the time of
-CycIF, and combinations are its deep set, in which a dose is part of each member's vector. CellFlow runs 2,000 steps
-with layers of 256, and takes doses and times as covariates of the perturbation. A group that was not trained has no
-vector."""
+on one core (its Sinkhorn problems take ever more iterations as it learns, and a step on 4i a second), so that these are
+no figures of the best it can do. Its context is one vector for drug and group, its dose scalar takes the time of CycIF,
+and combinations are its deep set, in which a dose is part of each member's vector. CellFlow runs 2,000 steps with
+layers of 256, and takes doses and times as covariates of the perturbation. A group that was not trained has no vector."""
