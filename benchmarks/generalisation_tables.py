@@ -180,4 +180,5 @@ published rate (batches of 256, four layers of 64, epsilon 1 and 0.01): its own 
 on one core (its Sinkhorn problems take ever more iterations as it learns, and a step on 4i a second), so that these are
 no figures of the best it can do. Its context is one vector for drug and group, its dose scalar takes the time of CycIF,
 and combinations are its deep set, in which a dose is part of each member's vector. CellFlow runs 2,000 steps with
-layers of 256, and takes doses and times as covariates of the perturbation. A group that was not trained has no vector."""
+layers of 256, and takes doses and times as covariates of the perturbation. A group that was not trained has no
+vector."""
