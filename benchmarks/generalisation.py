@@ -77,7 +77,7 @@ def run(fold: tasks.Fold, name: str, seed: int, cache: Path) -> None:
     """Predictions and scores of one method, unless they are there."""
     method = methods.METHODS[name]
     folder = cache / fold.task / slug(fold.name)
-    stem = f"{slug(name)}-{seed}-{method.version(fold)}"
+    stem = f"{slug(name)}-{seed}-{method.version(fold)}-{methods.version_of(fold)}"
     if (folder / f"{stem}.csv").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def quick_scores() -> pd.DataFrame:
     options = {"encoding": adata.uns["drug_descriptors"], "n_iters": 50}
     fold = tasks.Fold("simulated", "drug_1", adata, columns, options)
     found = []
-    for name in ("scgap", "pooled map", "one map each"):
+    for name in ("scgap", methods.EFFECTS, "pooled map", "one map each", "true map"):
         moved, note = methods.METHODS[name].predict(fold, 0)
         table = score(fold, moved)
         found.append(table.assign(**note, seed=0, method=table["method"].replace("prediction", name)))

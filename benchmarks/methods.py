@@ -23,7 +23,7 @@ SOURCES = Path(scgap.__file__).parent
 ONE_MAP_ITERS = 1_000  # of a map of one condition, of which there are many
 CMONGE = {"batch_size": 256, "hidden": [64] * 4, "epsilon": 1.0, "gap_epsilon": 0.01, "learning_rate": 1e-4}
 CELLFLOW_STEPS = 2_000
-EFFECTS = "scgap, effects"
+EFFECTS = "scgap, effects"  # with perturbations described by what they do
 CMONGE_SHORT = {"n_steps": 1_000, "learning_rate": 1e-3}  # its own 10,000 steps at 1e-4 take up to an hour a fold
 
 type Moved = dict[int, np.ndarray]
@@ -178,6 +178,11 @@ def scgap_version(fold: Fold) -> str:
     return _digest(json.dumps(settings, sort_keys=True).encode(), *(file.read_bytes() for file in files))
 
 
+def version_of(fold: Fold) -> str:
+    """Of the cells of a fold and what is asked of them."""
+    return _digest(np.asarray(fold.adata.X).tobytes(), fold.adata.obs.to_csv().encode())
+
+
 METHODS = {
     "scgap": Method(conditional, scgap_version),
     EFFECTS: Method(by_effects, scgap_version),
@@ -206,8 +211,8 @@ def _under_one_label(adata: anndata.AnnData, fold: Fold) -> anndata.AnnData:
 def _has_vectors(fold: Fold, question: Question) -> bool:
     if "encoding" not in fold.options:
         return True
-    label = str(question.row[fold.columns.get("target_col", "perturbation")])
-    return set(label.split(fold.columns.get("sep"))) <= set(fold.options["encoding"].index)
+    label, separator = str(question.row[fold.columns.get("target_col", "perturbation")]), fold.columns.get("sep")
+    return set(label.split(separator) if separator else [label]) <= set(fold.options["encoding"].index)
 
 
 def _groups(fold: Fold) -> list[str]:

@@ -76,8 +76,8 @@ def papalexi() -> anndata.AnnData:
 def screen() -> anndata.AnnData:
     """Forty drugs with descriptors and twenty pairs in two cell lines, seven of the drugs in two more.
 
-    A thousand controls of each line are moved, the same to all its conditions: with a hundred, their chance alone put
-    the true map 0.1 away from what it is the truth of.
+    A thousand controls of each line are moved, the same to all its conditions. With a hundred, such a sample is so far
+    from the population by chance that the true map itself scores 0.1.
     """
     adata = scgap.datasets.simulate_screen(
         258_000, n_features=20, n_drugs=40, doses=DOSES, n_groups=4, n_combinations=20, control_fraction=0.05, seed=0

@@ -108,7 +108,8 @@ INHIBITORS = ("Akt-inhibitor", "G06976", "LY294002", "U0126", "psitectorigenin")
 LIGANDS = ("BMP2", "EGF", "HGF", "IFNG", "OSM", "PBS", "TGFB")
 TYPES = ("B", "CD14+Mono", "CD4T", "CD8T", "Dendritic", "FCGR3A+Mono", "NK")
 # Several, for the controls that test are the same for all conditions: of one draw, even a perfect map would be off.
-CELLS = {"cells": 0} | {f"cells, draw {seed}": seed for seed in range(1, 5)}
+DRAWS = "cells"
+CELLS = {DRAWS: 0} | {f"{DRAWS}, draw {seed}": seed for seed in range(1, 5)}
 TASKS = {
     "sachs_ood": Task(
         cells.sachs_cells,

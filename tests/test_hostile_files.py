@@ -134,6 +134,10 @@ def broken(header, tensors):
     def with_plain(text):
         return assembled({**header, "__metadata__": {"scgap": text}}, tensors)
 
+    def with_setting(old, new):
+        assert old in plain["params"]
+        return with_plain(json.dumps({**plain, "params": plain["params"].replace(old, new)}))
+
     def without(lost):
         return assembled({key: value for key, value in header.items() if key != lost}, tensors)
 
@@ -166,9 +170,11 @@ def broken(header, tensors):
         "paths": with_plain(json.dumps({**plain, "embedding": {"array": "../../../../etc/passwd"}})),
         "a class": with_plain(json.dumps({**plain, "params": {"__reduce__": ["os.system", "true"]}})),
         "settings": with_plain(json.dumps({**plain, "params": "{}"})),
-        "wide": with_plain(
-            json.dumps({**plain, "params": plain["params"].replace('"hidden": [8]', '"hidden": [10000000000]')})
-        ),
+        "wide": with_setting('"hidden": [8]', '"hidden": [10000000000]'),
+        **{
+            f"detail {value}": with_setting('"detail_of_sums": 1.0', f'"detail_of_sums": {value}')
+            for value in ("1", "NaN", "1.5", "-0.5", '"1.0"', "null", "[1.0]")
+        },
     }
 
 

@@ -1,5 +1,7 @@
 """Condition-level validation: what is left out neither trains nor validates, and is what is judged."""
 
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from scgap import _map, _transfer
 from scgap._arrays import ConditionArrays
 from scgap._conditions import Condition
-from scgap._folds import combinations_of_known, predicted_by_parts, validation_table
+from scgap._folds import combinations_known_in_parts, predicted_by_parts, validation_table
 from scgap._losses import COSTS
 from scgap._populations import make_populations
 from scgap._train import Setup, TrainingData
@@ -53,24 +55,35 @@ def test_left_out_pairs_are_predicted_by_their_parts():
     """Where these are trained alone in the fold, and no other dose or group of the pair is."""
     names = ["a", "b", "a+b", "c+d", "c"]
     trained = [Condition(tuple((part, None) for part in name.split("+")), ()) for name in names]
-    found = predicted_by_parts(trained, [np.array([2, 3]), np.array([0, 2])])
-    assert [part.tolist() for part in found] == [[True, False], [False, False]]
+    assert predicted_by_parts(trained, np.array([2, 3])).tolist() == [True, False]
+    assert predicted_by_parts(trained, np.array([0, 2])).tolist() == [False, False]
     triple = Condition((("a", None), ("b", None), ("c", None)), ())
-    assert not predicted_by_parts([*trained, triple], [np.array([5])])[0].any()  # a+b is trained
+    assert not predicted_by_parts([*trained, triple], np.array([5])).any()  # a+b is trained
     other_group = trained[2]._replace(group=("line_2",))
-    assert not predicted_by_parts([*trained, other_group], [np.array([2])])[0].any()
+    assert not predicted_by_parts([*trained, other_group], np.array([2])).any()
 
 
-def test_combinations_whose_perturbations_are_known_alone():
-    labels = ["a", "b", "c", "a+b", "a+b", "a+d", "a+b+c", "a+c"]
-    doses = [1.0, 1.0, 1.0, 1.0, 9.0, 1.0, 1.0, 1.0]
+def test_combinations_that_tell_how_to_add_up():
+    labels = ["a", "b", "c", "e", "a+b", "a+b", "a+d", "a+b+c", "c+a", "a+e"]
+    doses = [1.0] * 5 + [9.0] + [1.0] * 4
     trained = [
         Condition(tuple((name, dose) for name in label.split("+")), (str(i % 2),))
         for i, (label, dose) in enumerate(zip(labels, doses, strict=True))
     ]
     # Not a+d, whose d is never alone; not a+b+c, of which pairs are trained; both doses of a+b.
-    assert combinations_of_known(trained).tolist() == [3, 4, 7]
-    assert combinations_of_known(trained[:3]).tolist() == []
+    assert combinations_known_in_parts(trained).tolist() == [4, 5, 8, 9]
+    assert combinations_known_in_parts(trained[:9]).tolist() == []  # of two pairs
+    assert combinations_known_in_parts(trained[:4]).tolist() == []
+
+
+def test_all_pairs_of_a_hundred_perturbations_take_a_moment():
+    names = [str(i) for i in range(100)]
+    sets = [(name,) for name in names] + [(a, b) for a in names for b in names if a < b]
+    trained = [Condition(tuple((name, None) for name in members), ()) for members in sets]
+    start = time.perf_counter()
+    assert len(combinations_known_in_parts(trained)) == 4_950
+    assert predicted_by_parts(trained, np.arange(100, 1_100)).all()
+    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize("truth", [1.0, 0.5, 0.0])
@@ -91,4 +104,4 @@ def test_the_detail_of_sums_is_that_of_the_trained_combinations(truth):
     data = TrainingData(populations, populations, conditions, 3, np.arange(3))
     setup = Setup(network, COSTS["euclidean"], 64, 1, "independent", learn_encoding=False)
     assert _transfer.choose_detail(weights, np.arange(3), data=data, setup=setup) == truth
-    assert _transfer.choose_detail(weights, np.arange(2), data=data, setup=setup) == 1.0  # too few to tell
+    assert _transfer.choose_detail(weights, np.arange(0), data=data, setup=setup) == 1.0  # nothing to tell

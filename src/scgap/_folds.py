@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from scgap._conditions import Condition, condition_label
-from scgap._support import adds_up, support_tiers
+from scgap._support import adds_up, known_in_parts, perturbations_of, support_tiers
+
+MIN_SUMS = 3  # combinations that tell how to add up what their perturbations do alone
 
 
 def condition_folds(trained: Sequence[Condition], n_folds: int, *, has_encoding: bool, seed: int) -> list[np.ndarray]:
@@ -35,25 +37,27 @@ def condition_folds(trained: Sequence[Condition], n_folds: int, *, has_encoding:
     return folds
 
 
-def combinations_of_known(trained: Sequence[Condition]) -> np.ndarray:
-    """Positions of the trained combinations that would add up, had they not been trained at any dose or group."""
-    sets = [frozenset(name for name, _ in condition.members) for condition in trained]
-    one_of = dict(zip(sets, trained, strict=True))  # doses and groups do not matter
-    known = {
-        names
-        for names, condition in one_of.items()
-        if len(names) > 1 and adds_up([other for rest, other in one_of.items() if rest != names], condition)
-    }
-    return np.array([i for i, names in enumerate(sets) if names in known], int)
+def without(trained: Sequence[Condition], left_out: np.ndarray) -> list[Condition]:
+    """Conditions that a fold trains on."""
+    gone = set(left_out.tolist())
+    return [condition for i, condition in enumerate(trained) if i not in gone]
 
 
-def predicted_by_parts(trained: Sequence[Condition], folds: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Of the conditions that each fold leaves out, whether they are predicted by what their members do alone."""
-    of_folds = []
-    for left_out in folds:
-        kept = _kept(trained, left_out)
-        of_folds.append(np.array([adds_up(kept, trained[i]) for i in left_out], dtype=bool))
-    return of_folds
+def combinations_known_in_parts(trained: Sequence[Condition]) -> np.ndarray:
+    """Positions of the trained combinations that would add up, had they not been trained.
+
+    None, unless they are of MIN_SUMS sets of perturbations: several doses of one pair tell of this pair.
+    """
+    sets = {perturbations_of(condition) for condition in trained}
+    known = {names for names in sets if known_in_parts(sets, names)}
+    enough = len(known) >= MIN_SUMS
+    return np.array([i for i, c in enumerate(trained) if enough and perturbations_of(c) in known], int)
+
+
+def predicted_by_parts(trained: Sequence[Condition], left_out: np.ndarray) -> np.ndarray:
+    """Of the conditions that a fold leaves out, whether they are predicted by what their members do alone."""
+    sets = {perturbations_of(condition) for condition in without(trained, left_out)}
+    return np.array([adds_up(sets, perturbations_of(trained[i])) for i in left_out], dtype=bool)
 
 
 def validation_table(
@@ -66,12 +70,7 @@ def validation_table(
     tiers = [
         tier
         for left_out in folds
-        for tier in support_tiers(_kept(trained, left_out), known, [trained[i] for i in left_out])
+        for tier in support_tiers(without(trained, left_out), known, [trained[i] for i in left_out])
     ]
     labels = [condition_label(trained[i]) for left_out in folds for i in left_out]
     return pd.DataFrame({"condition_label": labels, "support": tiers, "identity": errors[:, 0], "error": errors[:, 1]})
-
-
-def _kept(trained: Sequence[Condition], left_out: np.ndarray) -> list[Condition]:
-    gone = set(left_out.tolist())
-    return [condition for i, condition in enumerate(trained) if i not in gone]

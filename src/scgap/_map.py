@@ -128,8 +128,8 @@ def transport_parts(
 ) -> jax.Array:
     """Cells (n_cells, n_features), each moved by the sum of what every member of the set does alone.
 
-    What it does to a cell of which ``detail``, between 0 and 1, is left of the distance to the centre: to the cell
-    itself, to all cells alike, or something between the two.
+    A member's displacement is that of a cell with ``detail`` of its distance to the centre left: 1 is the cell itself,
+    0 moves all cells alike.
     """
     seen = weights["centre"] + detail * (cells - weights["centre"])
 

@@ -15,7 +15,7 @@ from scgap._conditions import Condition, parse_condition, read_conditions
 from scgap._encoding import encode_conditions
 from scgap._messages import listed
 from scgap._model import TransportModel
-from scgap._support import adds_up
+from scgap._support import adds_up, perturbations_of
 
 
 def select_source(
@@ -98,7 +98,8 @@ def _move(model: TransportModel, trained: Sequence[Condition], points: np.ndarra
     from scgap._map import transport_cells  # here, so that plots do not load JAX
 
     arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
-    detail = model.detail_of_sums if adds_up(trained, condition) else None
+    sets = {perturbations_of(other) for other in trained}
+    detail = model.detail_of_sums if adds_up(sets, perturbations_of(condition)) else None
     move = partial(transport_cells, model.network, cells=points, condition=arrays, detail=detail)
     mean = move(weights=model.weights)
     if not model.others:

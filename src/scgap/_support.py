@@ -1,7 +1,7 @@
 """Support: how far a queried condition lies from those a map was trained on."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from math import log10
 from typing import NamedTuple
 
@@ -58,15 +58,24 @@ def nearest_conditions(conditions: Iterable[Condition], query: Condition, n: int
     return sorted(perturbed, key=lambda condition: _distance(condition, query))[:n]
 
 
-def adds_up(trained: Sequence[Condition], query: Condition) -> bool:
-    """Whether the perturbations of a combination were all trained alone, and never some of just these together.
+def perturbations_of(condition: Condition) -> frozenset[str]:
+    """Its perturbations, at whatever dose and time, in whatever group."""
+    return frozenset(name for name, _ in condition.members)
+
+
+def known_in_parts(trained: Set[frozenset[str]], names: frozenset[str]) -> bool:
+    """Whether several perturbations were all trained alone, and no two or more of them without the others."""
+    alone = len(names) > 1 and all(frozenset([name]) in trained for name in names)
+    # A pair has no such part, and screens have thousands of pairs.
+    return alone and (len(names) == 2 or not any(len(part) > 1 and part < names for part in trained))
+
+
+def adds_up(trained: Set[frozenset[str]], names: frozenset[str]) -> bool:
+    """Whether perturbations are `known_in_parts`, and were not trained together.
 
     What they do alone then predicts it better, added up, than the map of the set does (``benchmarks/README.md``).
     """
-    sets = {frozenset(name for name, _ in condition.members) for condition in trained}
-    names = frozenset(name for name, _ in query.members)
-    together = any(len(trained_set) > 1 and trained_set <= names for trained_set in sets)
-    return len(names) > 1 and not together and all(frozenset([name]) in sets for name in names)
+    return names not in trained and known_in_parts(trained, names)
 
 
 def _tier(seen: _Trained, known: frozenset[str], query: Condition) -> str:

@@ -15,7 +15,6 @@ from scgap._train import MAX_VALIDATED, N_REPORTS, N_VALIDATED, Loss, Setup, Tra
 
 OTHERS_SHARE, FOLDS_SHARE = 2, 5  # other maps run half of the updates; without some conditions, a fifth tells enough
 DETAILS = (1.0, 0.75, 0.5, 0.25, 0.0)  # of what sets a cell apart, where effects are added up
-MIN_SUMS = 3  # trained combinations to choose one of them by
 
 
 def fit_others(
@@ -37,9 +36,9 @@ def fit_others(
 def choose_detail(weights: Weights, combinations: np.ndarray, *, data: TrainingData, setup: Setup) -> float:
     """The one of DETAILS with which sums of what perturbations do alone are nearest to what they did together.
 
-    Judged by the trained combinations of these positions; all of the detail, where these are too few.
+    Judged by the trained combinations of these positions; all of the detail, where there are none.
     """
-    if len(combinations) < MIN_SUMS:
+    if not len(combinations):
         return DETAILS[0]
     judged = spread_evenly(combinations, MAX_VALIDATED)
     errors = _sum_errors(weights, data.train, data.conditions, *judged, setup=setup)
@@ -50,7 +49,7 @@ def leave_out(
     start: Weights,
     folds: Sequence[np.ndarray],
     by_parts: Sequence[np.ndarray],
-    detail: float,
+    combinations: Sequence[np.ndarray],
     *,
     data: TrainingData,
     setup: Setup,
@@ -63,13 +62,15 @@ def leave_out(
     """Train a map without the conditions of each fold; return the errors (n_left_out, 2) of these, fold by fold.
 
     They are energy distances to the observed cells: of control cells as they are, and of the prediction. ``by_parts``
-    says of each fold's conditions whether what their members do alone is added up, with what ``detail``.
+    says of each fold's conditions whether what their members do alone is added up, with the detail that is chosen by
+    the fold's trained ``combinations``, whose positions are among its trained conditions.
     """
     errors = []
-    for left_out, is_sum in zip(folds, by_parts, strict=True):
+    for left_out, is_sum, judges in zip(folds, by_parts, combinations, strict=True):
         without = _without(data, left_out)
-        n, n_reports = -(-n_iters // FOLDS_SHARE), -(-N_REPORTS // FOLDS_SHARE)
+        n, n_reports = -(-n_iters // FOLDS_SHARE), -(-N_REPORTS // FOLDS_SHARE)  # too few to stop early
         weights = _fit(start, without, setup, loss, n, learning_rate, key, n_reports)
+        detail = choose_detail(weights, judges, data=without, setup=setup)
         which = np.arange(data.n_conditions - len(left_out), data.n_conditions)
         padding = 0, -len(which) % MAX_VALIDATED  # few shapes
         positions, sums = jnp.asarray(np.pad(which, padding)), jnp.asarray(np.pad(is_sum, padding))

@@ -1,5 +1,7 @@
 """Fits of several maps that leave conditions out: what they keep, what they predict, and where that errs."""
 
+import json
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -65,6 +67,61 @@ def test_predictions_are_the_mean_of_the_maps(validated, query):
     np.testing.assert_allclose(screened.obs["spread"], spread, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def pairs():
+    """Six drugs and three of their pairs, while a fourth pair is held out."""
+    adata = scgap.datasets.simulate_screen(4_000, n_features=4, n_drugs=6, doses=[100.0], n_groups=1, n_combinations=4)
+    scgap.pp.split(adata, dose_col="dose_value", holdout={"perturbation": [pair_of(adata)]})
+    options = {"n_iters": 40, "n_maps": 2, "condition_folds": 3, "hidden": (16,), "batch_size": 64}
+    scgap.tl.fit_transport(adata, dose_col="dose_value", sep="+", split_col="split", progress=False, **options)
+    return adata
+
+
+def pair_of(adata):
+    return next(label for label in adata.obs["perturbation"].unique() if "+" in label)
+
+
+@pytest.mark.parametrize("detail", [1.0, 0.25])
+def test_pairs_are_added_up_with_the_detail_that_was_chosen(pairs, detail):
+    adata = pairs.copy()
+    params = json.loads(adata.uns["scgap"]["params"])
+    assert params["resolved"]["detail_of_sums"] in _transfer.DETAILS
+    params["resolved"]["detail_of_sums"] = detail
+    adata.uns["scgap"]["params"] = json.dumps(params)
+    query = {"perturbation": pair_of(adata), "dose_value": 100.0}
+    screened = scgap.tl.screen(adata, [query], progress=False)
+    model = model_from_uns(adata.uns["scgap"])
+    arrays = ConditionArrays(
+        *(array[0] for array in encode_conditions(model.encoding, [parse_condition(model.design, query)]))
+    )
+    points = np.array(adata[screened.obs["source_cell"]].X)
+    maps = [model.weights, *model.others]
+    several = [transport_cells(model.network, weights, points, arrays, detail=detail) for weights in maps]
+    np.testing.assert_allclose(screened.X, np.mean(several, axis=0), rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_fit_chooses_is_what_predicts(pairs, monkeypatch):
+    adata, chosen = pairs.copy(), iter([0.5, 0.0, 0.0, 0.0])  # of the fit, and of three folds
+    monkeypatch.setattr(_transfer, "choose_detail", lambda *args, **options: next(chosen))
+    monkeypatch.setattr(_fit_transport, "choose_detail", lambda *args, **options: next(chosen))
+    options = {"n_iters": 40, "n_maps": 2, "condition_folds": 3, "hidden": (16,), "batch_size": 64}
+    scgap.tl.fit_transport(adata, dose_col="dose_value", sep="+", split_col="split", progress=False, **options)
+    assert model_from_uns(adata.uns["scgap"]).detail_of_sums == 0.5
+    first, again = (each.uns["scgap"]["validation"] for each in (pairs, adata))
+    moved = first["error"] != again["error"]
+    is_pair = first["condition_label"].str.contains(r"\+")
+    assert set(first.loc[moved, "condition_label"]) <= set(first.loc[is_pair, "condition_label"])
+    assert moved.any()
+
+
+def test_maps_without_a_detail_have_all_of_it(pairs):
+    adata = pairs.copy()
+    params = json.loads(adata.uns["scgap"]["params"])
+    del params["resolved"]["detail_of_sums"]
+    adata.uns["scgap"]["params"] = json.dumps(params)
+    assert model_from_uns(adata.uns["scgap"]).detail_of_sums == 1.0
+
+
 def test_one_map_is_the_first_of_three(validated):
     alone = fit(validated, n_maps=1, condition_folds=0, copy=True)
     assert not {"others", "validation"} & set(alone.uns["scgap"])
@@ -116,15 +173,15 @@ def test_how_long_further_maps_run(validated, monkeypatch):
     monkeypatch.setattr(_train, "PATIENT_ITERS", 1)
     train, lengths = _transfer._fit, []
 
-    def noting(start, data, setup, loss, n_iters, *rest):
-        lengths.append(n_iters)
-        return train(start, data, setup, loss, n_iters, *rest)
+    def noting(start, data, setup, loss, n_iters, learning_rate, key, n_reports=_train.N_REPORTS):
+        lengths.append((n_iters, n_reports))
+        return train(start, data, setup, loss, n_iters, learning_rate, key, n_reports)
 
     monkeypatch.setattr(_transfer, "_fit", noting)
     fit(validated, n_iters=400, learning_rate=0.1, n_maps=3, condition_folds=2)
     last = int(validated.uns["scgap"]["history"]["iteration"].iloc[-1])
     assert last < 400
-    assert lengths == [200] * 2 + [-(-last // 5)] * 2
+    assert lengths == [(200, 40)] * 2 + [(-(-last // 5), 8)] * 2
 
 
 def test_a_single_condition_is_not_left_out(validated):
@@ -135,7 +192,7 @@ def test_a_single_condition_is_not_left_out(validated):
     assert "validation" not in two.uns["scgap"]
 
 
-@pytest.mark.parametrize(("step", "kept"), [("fit_others", set()), ("leave_out", {"others"})])
+@pytest.mark.parametrize(("step", "kept"), [("choose_detail", set()), ("fit_others", set()), ("leave_out", {"others"})])
 def test_ctrl_c_keeps_the_maps_before(validated, monkeypatch, step, kept):
     def interrupted(*args, **options):
         raise KeyboardInterrupt

@@ -23,7 +23,7 @@ from scgap._conditions import Condition, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
 from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
-from scgap._folds import combinations_of_known, predicted_by_parts, validation_table
+from scgap._folds import combinations_known_in_parts, predicted_by_parts, validation_table, without
 from scgap._folds import condition_folds as make_folds
 from scgap._joint import check_parts, make_joint_representation, modalities, one_object
 from scgap._map import ConditionalMap, Pooling, Weights, embed, init_weights
@@ -173,9 +173,9 @@ def fit_transport(
         How a combination is made of its perturbations: the ``"sum"`` of their embeddings, in which each counts in full;
         their ``"mean"``, in which two count half each; or ``"attention"``, a mean that learns how much each counts. A
         combination of which no two perturbations were trained together, and each alone, is predicted by adding up what
-        they do alone: to the cell itself, or to one that is nearer to the centre of all cells by a quarter, a half,
-        three quarters or all of its distance, whichever adds up best to the combinations that were trained (three or
-        more of them).
+        they do alone: to the cell itself, or to one that is nearer to the centre of the training cells by a quarter, a
+        half, three quarters or all of its distance, whichever adds up best to the combinations that were trained, where
+        these are three or more.
     n_maps
         Maps from different random numbers, whose mean displacement is the prediction: it is nearer to held-out cells
         and to unseen conditions than one map, and where maps disagree (``spread`` in `scgap.tl.screen` and
@@ -388,20 +388,17 @@ def fit_transport(
     starts = [start(seed + SEED_STEP * i) for i in range(1, n_maps)]
     folds = make_folds(experiment.trained, condition_folds, has_encoding=encoding is not None, seed=seed)
     folds = [left_out for left_out in folds if not set(experiment.validated) <= set(left_out)]
-    detail = choose_detail(weights, combinations_of_known(experiment.trained), data=run["data"], setup=run["setup"])
     others: list[Weights] = []
-    validation = None
+    detail, validation = 1.0, None
     if diverged is None and is_complete(history, n_iters):
         n_ran = history[-1].iteration if history else 0
-        others, validation = _fit_beside(
-            experiment.trained, table.perturbations, fresh, starts, folds, detail, n_ran, run, progress
+        others, detail, validation = _fit_beside(
+            experiment.trained, table.perturbations, weights, fresh, starts, folds, n_ran, run, progress
         )
+    beside = {"n_maps": n_maps, "condition_folds": condition_folds}  # on these a checkpoint does not depend
     perturbed = [condition for condition in conditions if not condition.is_control]
     model = TransportModel(
-        params=params
-        # On these a checkpoint does not depend.
-        | {"n_maps": n_maps, "condition_folds": condition_folds}
-        | {"resolved": resolved | {"detail_of_sums": detail}},
+        params={**params, **beside, "resolved": {**resolved, "detail_of_sums": detail}},
         weights=weights,
         conditions=condition_table(design, conditions, rows, of_cell, split),
         embedding=_embed(network, weights, table, perturbed),
@@ -424,34 +421,40 @@ def fit_transport(
 def _fit_beside(
     trained: Sequence[Condition],
     known: Sequence[str],
+    weights: Weights,
     fresh: Weights,
     starts: Sequence[Weights],
     folds: Sequence[np.ndarray],
-    detail: float,
     n_ran: int,
     run: Mapping[str, Any],
     progress: bool,
-) -> tuple[list[Weights], pd.DataFrame | None]:
-    """Other maps of all conditions, and how well left-out ones are predicted; without what could not be trained."""
+) -> tuple[list[Weights], float, pd.DataFrame | None]:
+    """Other maps of all conditions, the detail of sums, and how well left-out conditions are predicted.
+
+    Without what could not be trained. The first map has these ``weights``, which it had after ``n_ran`` updates.
+    """
     others: list[Weights] = []
-    if not starts and not folds:
-        return others, None
+    detail, validation = 1.0, None
+    n_maps = len(starts) + len(folds)
     try:
-        with tqdm(total=len(starts) + len(folds), desc="further maps", disable=not progress) as bar:
-            for weights in fit_others(starts, **run):
-                others.append(weights)
+        detail = choose_detail(weights, combinations_known_in_parts(trained), data=run["data"], setup=run["setup"])
+        with tqdm(total=n_maps, desc="further maps", disable=not (progress and n_maps)) as bar:
+            for other in fit_others(starts, **run):
+                others.append(other)
                 bar.update()
-            if not folds:
-                return others, None
-            by_parts = predicted_by_parts(trained, folds)
-            errors = leave_out(fresh, folds, by_parts, detail, **{**run, "n_iters": n_ran}, on_map=bar.update)
-            return others, validation_table(trained, known, folds, errors)
+            if folds:
+                by_parts = [predicted_by_parts(trained, left_out) for left_out in folds]
+                combinations = [combinations_known_in_parts(without(trained, left_out)) for left_out in folds]
+                shorter = {**run, "n_iters": n_ran}
+                errors = leave_out(fresh, folds, by_parts, combinations, **shorter, on_map=bar.update)
+                validation = validation_table(trained, known, folds, errors)
+        return others, detail, validation
     except KeyboardInterrupt:
         reason = "Interrupted while further maps were trained"
     except FloatingPointError as error:
         reason = f"Training of a further map diverged ({error})"
     warnings.warn(f"{reason}: what was trained before is kept, and predicts without it.", stacklevel=3)
-    return others, None
+    return others, detail, None
 
 
 def _embed(network: ConditionalMap, weights: Weights, table: Encoding, conditions: Sequence[Condition]) -> np.ndarray:
