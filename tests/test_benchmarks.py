@@ -79,8 +79,13 @@ def test_the_whole_comparison_runs(module):
     generalisation, tables = module("generalisation"), module("generalisation_tables")
     scores = generalisation.quick_scores()
     found = tables.summarise(scores).set_index(["support", "metric", "method"])["mean"]
-    # Half of the observed cells is the prediction of the other half; and whoever stays where it is errs by 1.
-    assert abs(found["seen", "energy_distance", "ceiling"]) < 0.1 < found["seen", "energy_distance", "identity"]
+    # The true map is as good as half of the observed cells for the other half; and whoever stays where it is errs by 1.
+    perfect, ceiling, identity = (
+        found["seen", "energy_distance", method] for method in ("true map", "ceiling", "identity")
+    )
+    assert abs(perfect - ceiling) < 0.1 < identity - perfect
+    assert found["seen", "error_to_true_map", "true map"] == 0.0
     assert found["seen", "error_to_true_map", "scgap"] < found["seen", "error_to_true_map", "identity"] == 1.0
-    assert ("unseen perturbation", "energy_distance", "one map each") not in found.index
+    for method in ("one map each", "scgap, effects"):
+        assert np.isnan(found.get(("unseen perturbation", "energy_distance", method), np.nan))
     assert any("| simulated | seen |" in table for table in tables.make_tables(scores))
