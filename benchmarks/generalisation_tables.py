@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
-from methods import EFFECTS
+from methods import EFFECTS, PUBLISHED
 from report import markdown
 from tasks import DRAWS
 
@@ -73,14 +73,17 @@ def _between(row: pd.Series, n: object) -> str:
 
 
 def _efforts(scores: pd.DataFrame) -> list[dict[str, object]]:
-    """Folds, seeds, steps and seconds of each method on each task."""
-    fits = scores[scores["method"].isin([*FITTED, EFFECTS])].drop_duplicates(["task", "fold", "seed", "method"])
+    """Folds, seeds, steps and seconds of each method on each task, and its energy distance over all conditions."""
+    of_fits = scores[scores["method"].isin([*FITTED, EFFECTS, PUBLISHED])]
+    energy = of_fits[of_fits["metric"] == "energy_distance"].groupby(["task", "method"])["value"].mean()
+    fits = of_fits.drop_duplicates(["task", "fold", "seed", "method"])
     rows = []
     for (task, method), part in fits.groupby(["task", "method"], sort=False):
         steps = sorted({int(step) for step in part["steps"]})
         shown = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
         row = {"task": task, "method": method, "folds": part["fold"].nunique(), "seeds": part["seed"].nunique()}
-        rows.append(row | {"steps": shown, "seconds a fit": float(part["seconds"].mean())})
+        row |= {"steps": shown, "seconds a fit": float(part["seconds"].mean())}
+        rows.append(row | {"energy distance": float(energy[task, method])})
     return rows
 
 
