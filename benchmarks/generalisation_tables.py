@@ -193,8 +193,8 @@ one fold of five, it was run on the first draw alone. scgap runs its defaults wh
 are judged, and 3,000 updates, as chose the model, where all that is judged was held out whole, both without the
 validation by left-out conditions, which changes no prediction. `cmonge` runs 1,000 steps at ten times its published
 rate (batches of 256, four layers of 64, epsilon 1 and 0.01): its own 10,000 steps of 1e-4 take hours a fold on one
-core (its Sinkhorn problems take ever more iterations as it learns, and a step on 4i a second), so that these are no
-figures of the best it can do. Its context is one vector for drug and group, its dose scalar takes the time of CycIF,
-and combinations are its deep set, in which a dose is part of each member's vector. CellFlow runs 2,000 steps with
-layers of 256, and takes doses and times as covariates of the perturbation. A group that was not trained has no
-vector."""
+core (its Sinkhorn problems take ever more iterations as it learns, and a step on 4i a second), so that these may not
+be figures of the best it can do; on the first draw of Papalexi, where they were run ("as published"), they score the
+same. Its context is one vector for drug and group, its dose scalar takes the time of CycIF, and combinations are its
+deep set, in which a dose is part of each member's vector. CellFlow runs 2,000 steps with layers of 256, and takes
+doses and times as covariates of the perturbation. A group that was not trained has no vector."""
