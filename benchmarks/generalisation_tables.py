@@ -106,20 +106,16 @@ def _orderings(scores: pd.DataFrame, summary: pd.DataFrame) -> str:
             f"1. {task}: one map each {each:.3g}, one conditional map {one:.3g}, one pooled map {all_alike:.3g}: "
             f"{_holds(one < all_alike)}, conditional before pooled; {_holds(each <= one)}, one each before conditional."
         )
-    images = scores[(scores["task"] == "four_i_dose") & (scores["metric"] == "energy_distance")]
-    of_fold = images.groupby(["fold", "method"])["value"].mean()
-    doses = {
-        "simulated": [value("simulated", f"{kind} dose", "scgap") for kind in ("interpolated", "extrapolated")],
-        "four_i_dose": [float(of_fold.get((fold, "scgap"), np.nan)) for fold in ("10 nM", "100 nM")],
-    }
-    still = {
-        "simulated": [value("simulated", f"{kind} dose", "identity") for kind in ("interpolated", "extrapolated")],
-        "four_i_dose": [float(of_fold.get((fold, "identity"), np.nan)) for fold in ("10 nM", "100 nM")],
-    }
-    for task, (between, beyond) in doses.items():
-        if np.isnan(between + beyond):
+    energy = scores[scores["metric"] == "energy_distance"]
+    for task, by, asked in (
+        ("simulated", "support", ["interpolated dose", "extrapolated dose"]),
+        ("four_i_dose", "fold", ["10 nM", "100 nM"]),
+    ):
+        means = energy[energy["task"] == task].pivot_table(index=by, columns="method", values="value").reindex(asked)
+        if "scgap" not in means or means["scgap"].isna().any():
             continue
-        shares = between / still[task][0], beyond / still[task][1]
+        between, beyond = means["scgap"]
+        shares = (means["scgap"] / means["identity"]).tolist()
         lines.append(
             f"2. {task}: {between:.3g} between doses, {beyond:.3g} beyond: {_holds(between < beyond)}; in units of "
             f"identity's {shares[0]:.2f}, {shares[1]:.2f}: {_holds(shares[0] < shares[1])}."
@@ -192,9 +188,9 @@ held-out cells are those of five draws of the split, over which a condition's sc
 one fold of five, it was run on the first draw alone. scgap runs its defaults where held-out cells of seen conditions
 are judged, and 3,000 updates, as chose the model, where all that is judged was held out whole, both without the
 validation by left-out conditions, which changes no prediction. `cmonge` runs 1,000 steps at ten times its published
-rate (batches of 256, four layers of 64, epsilon 1 and 0.01): its own 10,000 steps of 1e-4 take hours a fold on one
-core (its Sinkhorn problems take ever more iterations as it learns, and a step on 4i a second), so that these may not
-be figures of the best it can do; on the first draw of Papalexi, where they were run ("as published"), they score the
-same. Its context is one vector for drug and group, its dose scalar takes the time of CycIF, and combinations are its
-deep set, in which a dose is part of each member's vector. CellFlow runs 2,000 steps with layers of 256, and takes
-doses and times as covariates of the perturbation. A group that was not trained has no vector."""
+rate (batches of 256, four layers of 64, epsilon 1 and 0.01): its own 10,000 steps of 1e-4 take up to hours a fold on
+one core (its Sinkhorn problems take ever more iterations as it learns, and a step on 4i a second), so that these may
+not be figures of the best it can do; on the first draw of Papalexi, where they were run ("as published"), they score
+the same. Its context is one vector for drug and group, its dose scalar takes the time of CycIF, and combinations are
+its deep set, in which a dose is part of each member's vector. CellFlow runs 2,000 steps with layers of 256, and
+takes doses and times as covariates of the perturbation. A group that was not trained has no vector."""

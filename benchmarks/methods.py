@@ -23,7 +23,7 @@ SOURCES = Path(scgap.__file__).parent
 ONE_MAP_ITERS = 1_000  # of a map of one condition, of which there are many
 CMONGE = {"batch_size": 256, "hidden": [64] * 4, "epsilon": 1.0, "gap_epsilon": 0.01, "learning_rate": 1e-4}
 CELLFLOW_STEPS = 2_000
-PUBLISHED = "cmonge, as published"  # takes up to an hour a fold
+PUBLISHED = "cmonge, as published"  # takes from twenty minutes to hours a fold
 EFFECTS = "scgap, effects"  # with perturbations described by what they do
 CMONGE_SHORT = {"n_steps": 1_000, "learning_rate": 1e-3}
 

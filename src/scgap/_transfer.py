@@ -16,6 +16,8 @@ from scgap._train import MAX_VALIDATED, N_REPORTS, N_VALIDATED, Loss, Setup, Tra
 OTHERS_SHARE, FOLDS_SHARE = 2, 5  # other maps run half of the updates; without some conditions, a fifth tells enough
 DETAILS = (1.0, 0.75, 0.5, 0.25, 0.0)  # of what sets a cell apart, where effects are added up
 
+_fit = partial(fit, on_report=lambda progress: None, keep_interrupted=False)  # a map that nothing is reported of
+
 
 def fit_others(
     starts: Sequence[Weights],
@@ -29,8 +31,9 @@ def fit_others(
 ) -> Iterator[Weights]:
     """Train a map of all conditions from each of ``starts``, one after the other."""
     for i, start in enumerate(starts, start=1):
-        n = -(-n_iters // OTHERS_SHARE)
-        yield _fit(start, data, setup, loss, n, learning_rate, jax.random.fold_in(key, i))
+        n, own_key = -(-n_iters // OTHERS_SHARE), jax.random.fold_in(key, i)
+        weights, _ = _fit(start, data, setup, loss, n_iters=n, learning_rate=learning_rate, key=own_key)
+        yield weights
 
 
 def choose_detail(weights: Weights, combinations: np.ndarray, *, data: TrainingData, setup: Setup) -> float:
@@ -69,7 +72,9 @@ def leave_out(
     for left_out, is_sum, judges in zip(folds, by_parts, combinations, strict=True):
         without = _without(data, left_out)
         n, n_reports = -(-n_iters // FOLDS_SHARE), -(-N_REPORTS // FOLDS_SHARE)  # too few to stop early
-        weights = _fit(start, without, setup, loss, n, learning_rate, key, n_reports)
+        weights, _ = _fit(
+            start, without, setup, loss, n_iters=n, learning_rate=learning_rate, key=key, n_reports=n_reports
+        )
         detail = choose_detail(weights, judges, data=without, setup=setup)
         which = np.arange(data.n_conditions - len(left_out), data.n_conditions)
         padding = 0, -len(which) % MAX_VALIDATED  # few shapes
@@ -78,31 +83,6 @@ def leave_out(
         errors.append(np.asarray(found)[: len(which)])
         on_map()
     return np.concatenate(errors)
-
-
-def _fit(
-    start: Weights,
-    data: TrainingData,
-    setup: Setup,
-    loss: Loss,
-    n_iters: int,
-    learning_rate: float,
-    key: jax.Array,
-    n_reports: int = N_REPORTS,
-) -> Weights:
-    """A map that nothing is reported of."""
-    return fit(
-        start,
-        data,
-        setup,
-        loss,
-        n_iters=n_iters,
-        learning_rate=learning_rate,
-        key=key,
-        on_report=lambda progress: None,
-        keep_interrupted=False,
-        n_reports=n_reports,
-    )[0]
 
 
 def _without(data: TrainingData, left_out: np.ndarray) -> TrainingData:

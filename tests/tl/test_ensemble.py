@@ -173,9 +173,9 @@ def test_how_long_further_maps_run(validated, monkeypatch):
     monkeypatch.setattr(_train, "PATIENT_ITERS", 1)
     train, lengths = _transfer._fit, []
 
-    def noting(start, data, setup, loss, n_iters, learning_rate, key, n_reports=_train.N_REPORTS):
-        lengths.append((n_iters, n_reports))
-        return train(start, data, setup, loss, n_iters, learning_rate, key, n_reports)
+    def noting(*args, n_reports=_train.N_REPORTS, **options):
+        lengths.append((options["n_iters"], n_reports))
+        return train(*args, n_reports=n_reports, **options)
 
     monkeypatch.setattr(_transfer, "_fit", noting)
     fit(validated, n_iters=400, learning_rate=0.1, n_maps=3, condition_folds=2)
@@ -207,11 +207,11 @@ def test_ctrl_c_keeps_the_maps_before(validated, monkeypatch, step, kept):
 def test_maps_before_the_one_that_diverges_or_is_interrupted_are_kept(validated, monkeypatch, error):
     train, calls = _transfer._fit, []
 
-    def stop_in_the_third(*args):
+    def stop_in_the_third(*args, **options):
         calls.append(0)
         if len(calls) == 2:
             raise error
-        return train(*args)
+        return train(*args, **options)
 
     monkeypatch.setattr(_transfer, "_fit", stop_in_the_third)
     with pytest.warns(UserWarning, match="what was trained before is kept"):
