@@ -41,12 +41,14 @@ def make_tables(scores: pd.DataFrame) -> list[str]:
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds and draws, then over conditions, with intervals, one task and tier of support at a time."""
-    # A condition of another fold is another one; of another draw of the cells it is the same.
-    fold = scores["fold"].where(~scores["fold"].str.startswith(DRAWS), "")
-    scores = scores.assign(condition=scores["condition"].astype(str) + " | " + fold)
+    """Means over seeds, draws, then conditions, with intervals, one task and tier of support at a time."""
     keys = ["task", "support", "condition", "method", "metric"]
-    means = scores.groupby(keys, sort=False, observed=True)["value"].mean().reset_index()
+    # A baseline is there once for every fit: however many those of a draw are, the draw counts once.
+    of_folds = scores.groupby([*keys, "fold"], sort=False, observed=True)["value"].mean().reset_index()
+    # A condition of another fold is another one; of another draw of the cells it is the same.
+    fold = of_folds["fold"].where(~of_folds["fold"].str.startswith(DRAWS), "")
+    of_folds = of_folds.assign(condition=of_folds["condition"].astype(str) + " | " + fold)
+    means = of_folds.groupby(keys, sort=False, observed=True)["value"].mean().reset_index()
     return scgap.tl.summarize_scores(means, by=["task", "support"])
 
 

@@ -74,6 +74,15 @@ def test_predictions_are_asked_for_every_test_condition(module):
     assert {tuple(map(str, row)) for row in cells.obs[keys].itertuples(index=False)} == expected
 
 
+def test_a_draw_of_the_cells_counts_once_however_many_methods_it_was_given(module):
+    tables, draws = module("generalisation_tables"), module("tasks").DRAWS
+    # A baseline comes with the scores of every fit: three of the first draw, one of the second.
+    folds, values = [draws, draws, draws, f"{draws}, draw 1"], [1.0, 1.0, 1.0, 3.0]
+    scores = pd.DataFrame({"fold": folds, "value": values, "task": "norman_id", "support": "seen", "condition": "A"})
+    found = tables.summarise(scores.assign(method="identity", metric="energy_distance"))
+    assert found["mean"].tolist() == [2.0]
+
+
 @pytest.mark.slow
 def test_the_whole_comparison_runs(module):
     generalisation, tables = module("generalisation"), module("generalisation_tables")

@@ -23,7 +23,8 @@ def legend(axis):
 
 
 def test_every_condition_is_a_point_and_control_the_origin(fitted):
-    axis = scgap.pl.conditions(fitted, show=False)
+    axis = plt.subplots(figsize=(16, 12))[1]  # there is room for all labels
+    scgap.pl.conditions(fitted, ax=axis)
     table = fitted.uns["scgap"]["conditions"]
     points = np.concatenate([np.asarray(c.get_offsets()) for c in axis.collections])
     assert points.shape == (len(table), 2)
