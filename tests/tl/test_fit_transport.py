@@ -330,6 +330,15 @@ def test_numbers_of_numpy_are_numbers(screen, fit):
     assert params["resolved"]["epsilon"] == 0.5
 
 
+@pytest.mark.parametrize(("more", "hidden"), [(0, [128, 128, 128]), (1, [64, 64])])
+def test_the_network_grows_with_the_training_cells(screen, fit, monkeypatch, more, hidden):
+    n_train = int((screen.obs["split"] == "train").sum())
+    monkeypatch.setattr(_fit_transport, "MANY", n_train + more)
+    stored = fit(screen, n_iters=0, hidden=None)
+    assert json.loads(stored["params"])["hidden"] == hidden
+    assert stored["weights"]["network"]["hidden_1"]["kernel"].shape == (hidden[0], hidden[1])
+
+
 def test_without_a_split_all_cells_are_used(screen, fit):
     stored = fit(screen, split_col=None, n_iters=0)
     assert stored["conditions"]["n_cells"].sum() == (screen.obs["perturbation"] != "control").sum()

@@ -41,6 +41,8 @@ GAP_EPSILON = 0.02  # the same for the Monge gap, whose plan should be sharp
 N_MAPS = 3  # whose mean is the prediction, and
 N_FOLDS = 5  # of the condition-level validation, in fits of
 LONG = 1_000  # updates or more: fewer are a trial
+SMALL, LARGE = (64, 64), (128, 128, 128)  # hidden layers, for
+MANY = 10_000  # training cells or more: of fewer the large network learns the noise, of more the small one too little
 SEED_STEP = 1_000_003  # between the seeds of maps, so that those of neighbouring seeds do not coincide
 
 
@@ -70,7 +72,7 @@ def fit_transport(
     batch_size: int = 256,
     conditions_per_step: int = 1,
     learning_rate: float = 1e-3,
-    hidden: Sequence[int] = (128, 128, 128),
+    hidden: Sequence[int] | None = None,
     pooling: Pooling = "sum",
     n_maps: int | None = None,
     condition_folds: int | None = None,
@@ -168,7 +170,8 @@ def fit_transport(
         Of Adam, at its highest and for 512 cells: it is scaled by ``sqrt(batch_size / 512)``, by default to 0.0007.
         After a short warm-up it falls along a cosine.
     hidden
-        Widths of the map's hidden layers.
+        Widths of the map's hidden layers. Default: (64, 64), for fewer than 10,000 training cells, of which a larger
+        network learns the noise, too; else (128, 128, 128).
     pooling
         How a combination is made of its perturbations: the ``"sum"`` of their embeddings, in which each counts in full;
         their ``"mean"``, in which two count half each; or ``"attention"``, a mean that learns how much each counts. A
@@ -267,7 +270,7 @@ def fit_transport(
     n_maps = whole_number("n_maps", (N_MAPS if is_long else 1) if n_maps is None else n_maps, 1)
     condition_folds = (N_FOLDS if is_long else 0) if condition_folds is None else condition_folds
     condition_folds = whole_number("condition_folds", condition_folds, 0)
-    hidden = widths(hidden)
+    hidden = None if hidden is None else widths(hidden)
     choice("debias", debias, ("independent", "same"))
     choice("pooling", pooling, ("sum", "mean", "attention"))
     if not isinstance(standardise, bool | np.bool_):
@@ -328,9 +331,12 @@ def fit_transport(
         units = {}
     train, valid = experiment_populations(experiment, points, of_cell, split, order)
 
+    n_train = int(train.size.sum())
+    if hidden is None:
+        hidden = SMALL if n_train < MANY else LARGE
     network = ConditionalMap(hidden, pooling=pooling)
     one_condition = jax.tree.map(lambda array: array[0], arrays)
-    training_points = np.asarray(train.cells)[: int(train.size.sum())]  # in an order that rows do not decide
+    training_points = np.asarray(train.cells)[:n_train]  # in an order that rows do not decide
 
     def start(seed: int) -> Weights:
         return init_weights(network, seed, initial_vectors(table, seed), one_condition, training_points)
