@@ -15,7 +15,7 @@ from report import markdown
 import scgap
 from scgap._baselines import BASELINES
 
-FIT = {"hidden": (128, 128, 128), "batch_size": 256, "progress": False}
+FIT = {"progress": False}
 METRICS = ("energy_distance", "mean_error", "std_error", "skewness_error", "correlation_error")  # less is better
 N_GENES, N_POINTS = 2_000, 50
 USE_REP = {"genes": None, "PCA": "X_pca", "autoencoder": "X_ae"}

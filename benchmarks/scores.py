@@ -13,7 +13,7 @@ from report import markdown
 
 import scgap
 
-FIT = {"hidden": (128, 128, 128), "batch_size": 256, "progress": False}
+FIT = {"progress": False}
 SPEED = {"conditions": 748, "cells": 200, "features": 50}
 
 

@@ -96,7 +96,7 @@ def predict(n_cells: int, n_genes: int = 2_000, n_components: int = 50) -> dict:
     components = np.linalg.qr(rng.normal(size=(n_genes, n_components)))[0].astype(np.float32)
     adata.varm["PCs"], adata.obsm["X_pca"] = components, genes @ components
     few = adata[:20_000].copy()
-    scgap.tl.fit_transport(few, use_rep="X_pca", n_iters=20, progress=False)
+    scgap.tl.fit_transport(few, use_rep="X_pca", n_iters=20, hidden=(128, 128, 128), progress=False)
     adata.uns["scgap"] = few.uns["scgap"]
     everyone = np.ones(n_cells, bool)
     network = few.uns["scgap"]["weights"]["network"]

@@ -1,6 +1,6 @@
 """Checks of what users give as arguments."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -34,7 +34,11 @@ def number(name: str, value: Any, allowed: str) -> float:
 
 def widths(hidden: Any) -> tuple[int, ...]:
     """Widths of hidden layers."""
-    if isinstance(hidden, str) or not isinstance(hidden, Iterable) or not (several := list(hidden)):
+    try:
+        several = [] if isinstance(hidden, str) else list(hidden)
+    except TypeError:
+        several = []
+    if not several:
         raise ValueError(f"hidden={shown(hidden)}. Pass the widths of at least one hidden layer, such as (128, 128).")
     return tuple(whole_number("hidden", width, 1) for width in several)
 

@@ -52,7 +52,7 @@ class ConditionEncoder(nn.Module):
 class ConditionalMap(nn.Module):
     """Displacement of cells (..., n_features) under one condition, whose embedding each cell carries along."""
 
-    hidden: tuple[int, ...] = (128, 128, 128)
+    hidden: tuple[int, ...]
     n_embedding: int = 64
     pooling: Pooling = "sum"
 

@@ -42,7 +42,7 @@ N_MAPS = 3  # whose mean is the prediction, and
 N_FOLDS = 5  # of the condition-level validation, in fits of
 LONG = 1_000  # updates or more: fewer are a trial
 SMALL, LARGE = (64, 64), (128, 128, 128)  # hidden layers, for
-MANY = 10_000  # training cells or more: of fewer the large network learns the noise, of more the small one too little
+MANY = 10_000  # training cells or more: the small one was better below 3,000, the large one at 40,000
 SEED_STEP = 1_000_003  # between the seeds of maps, so that those of neighbouring seeds do not coincide
 
 
@@ -171,7 +171,7 @@ def fit_transport(
         After a short warm-up it falls along a cosine.
     hidden
         Widths of the map's hidden layers. Default: (64, 64), for fewer than 10,000 training cells, of which a larger
-        network learns the noise, too; else (128, 128, 128).
+        network learns the noise, too; else (128, 128, 128). Controls count, validation cells do not.
     pooling
         How a combination is made of its perturbations: the ``"sum"`` of their embeddings, in which each counts in full;
         their ``"mean"``, in which two count half each; or ``"attention"``, a mean that learns how much each counts. A
