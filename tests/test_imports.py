@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "_text": READERS | {"_model", "_names", "_units"},
     "_query": READERS | {"_model", "_names", "_text", "_units"},
     "_meanings": READERS | {"_model"},
-    "_moving": READERS | {"_arrays", "_map", "_model", "_support"},
+    "_moving": READERS | {"_arrays", "_map", "_meanings", "_model", "_support"},
     "datasets": {"datasets", "_checks", "_messages", "_names"},
     "pp": READERS | {"pp", "_autoencoder", "_classifier", "_losses"},
     "pl": READERS

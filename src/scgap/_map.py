@@ -153,9 +153,8 @@ def transport_cells(
 ) -> np.ndarray:
     """`transport`, or with ``detail`` `transport_parts`, of an array on the host (n_cells, n_features).
 
-    In chunks of few shapes.
+    In chunks of few shapes. Weights that are to be used again are best put on the device before.
     """
-    weights = jax.device_put(dict(weights))
     moved = np.empty_like(cells)
     move = _transport if detail is None else partial(_transport_parts, detail=np.float32(detail))
     for start in range(0, len(cells), CHUNK):

@@ -1,9 +1,9 @@
 """Moving cells to a condition: which cells, and each in its own group."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,13 @@ from scgap._adata import select_cells
 from scgap._arrays import ConditionArrays
 from scgap._conditions import Condition, parse_condition, read_conditions
 from scgap._encoding import encode_conditions
+from scgap._meanings import trained_conditions
 from scgap._messages import listed
 from scgap._model import TransportModel
 from scgap._support import adds_up, perturbations_of
+
+if TYPE_CHECKING:
+    from scgap._map import Weights
 
 
 def select_source(
@@ -60,6 +64,16 @@ def warn_of_new_groups(model: TransportModel, groups: pd.DataFrame) -> None:
             )
 
 
+class Mover(NamedTuple):
+    """A model made ready to move cells, to however many conditions."""
+
+    model: TransportModel
+    maps: "list[Weights]"
+    """On the device: the mean of their predictions is the model's."""
+    trained: frozenset[frozenset[str]]
+    """The sets of perturbations that were trained on."""
+
+
 class Moved(NamedTuple):
     """Cells moved to a condition."""
 
@@ -69,18 +83,17 @@ class Moved(NamedTuple):
     """(n_cells,) root mean squared distance of several maps' predictions to their mean; NaN where there is one map."""
 
 
-def move_cells(
-    model: TransportModel,
-    trained: Sequence[Condition],
-    points: np.ndarray,
-    groups: pd.DataFrame,
-    query: Mapping[str, Any],
-) -> Moved:
-    """Points (n_cells, n) moved to the queried condition, each in its own group (n_cells rows).
+def make_mover(model: TransportModel) -> Mover:
+    """What `move_cells` takes; once for all conditions, for it takes as long as to move a few hundred cells."""
+    import jax  # here, so that plots do not load it
 
-    ``trained`` are the model's conditions with training cells.
-    """
-    design = model.design
+    maps = jax.device_put([model.weights, *model.others])
+    return Mover(model, maps, frozenset(map(perturbations_of, trained_conditions(model))))
+
+
+def move_cells(mover: Mover, points: np.ndarray, groups: pd.DataFrame, query: Mapping[str, Any]) -> Moved:
+    """Points (n_cells, n) moved to the queried condition, each in its own group (n_cells rows)."""
+    design = mover.model.design
     columns = list(design.group_cols)
     labels = groups[columns].astype(str)
     codes = labels.groupby(columns).ngroup().to_numpy() if columns else np.zeros(len(points), int)
@@ -89,25 +102,25 @@ def move_cells(
         rows = codes == code
         group = labels.iloc[np.flatnonzero(rows)[0]].to_dict() if columns else {}
         condition = parse_condition(design, {**query, **group})
-        moved.points[rows], moved.spread[rows] = _move(model, trained, points[rows], condition)
+        moved.points[rows], moved.spread[rows] = _move(mover, points[rows], condition)
     return moved
 
 
-def _move(model: TransportModel, trained: Sequence[Condition], points: np.ndarray, condition: Condition) -> Moved:
+def _move(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
     """Points (n_cells, n) moved by the mean of all maps."""
     from scgap._map import transport_cells  # here, so that plots do not load JAX
 
+    model, (first, *others) = mover.model, mover.maps
     arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
-    sets = {perturbations_of(other) for other in trained}
-    detail = model.detail_of_sums if adds_up(sets, perturbations_of(condition)) else None
+    detail = model.detail_of_sums if adds_up(mover.trained, perturbations_of(condition)) else None
     move = partial(transport_cells, model.network, cells=points, condition=arrays, detail=detail)
-    mean = move(weights=model.weights)
-    if not model.others:
+    mean = move(weights=first)
+    if not others:
         return Moved(mean, np.full(len(points), np.nan, np.float32))
     # Mean and squared distances to it, map by map (Welford 1962), so that no more than two predictions are held.
     squares = np.zeros(len(points), np.float32)
-    for n, weights in enumerate(model.others, start=2):
+    for n, weights in enumerate(others, start=2):
         difference = (other := move(weights=weights)) - mean
         mean += difference / n
         squares += ((other - mean) * difference).sum(1)
-    return Moved(mean, np.sqrt(squares / (1 + len(model.others))))
+    return Moved(mean, np.sqrt(squares / (1 + len(others))))

@@ -150,7 +150,7 @@ def test_another_condition_is_predicted_worse(fitted):
 def test_the_other_condition_is_never_the_same(fitted, monkeypatch):
     asked = []
 
-    def stay(model, trained, points, obs, query):
+    def stay(mover, points, obs, query):
         asked.append((set(obs["cell_line"]), query))
         return Moved(points, np.zeros(len(points)))
 

@@ -11,9 +11,8 @@ from scipy.spatial.distance import cdist
 
 import scgap
 from scgap import _metrics
-from scgap._meanings import trained_conditions
 from scgap._model import get_model
-from scgap._moving import move_cells
+from scgap._moving import make_mover, move_cells
 from scgap.tl import _predict
 
 QUERY = {"perturbation": "drug_3", "dose_value": 1_000.0}
@@ -294,7 +293,7 @@ def test_pca_is_decoded_to_features(expression, settings, convert):
     np.testing.assert_array_equal(layer[~source], X[~source])
     model = get_model(expression, None, "scgap")
     points = expression.obsm["X_pca"][source]
-    moved = move_cells(model, list(trained_conditions(model)), points, expression.obs[source], QUERY).points
+    moved = move_cells(make_mover(model), points, expression.obs[source], QUERY).points
     expected = X[source] + (moved - points) @ expression.varm["PCs"].T
     assert (expected < -0.01).any()
     np.testing.assert_allclose(layer[source], np.maximum(expected, 0.0), atol=1e-4)

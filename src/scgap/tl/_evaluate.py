@@ -18,7 +18,7 @@ from scgap._joint import check_parts, one_object
 from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
 from scgap._model import TransportModel, get_model, get_uns, indexed
-from scgap._moving import move_cells
+from scgap._moving import make_mover, move_cells
 from scgap._representation import decode, encode, feature_order, read_matrix, reconstruct
 from scgap._scoring import Observations, Prediction, score_conditions
 from scgap._splits import SPLITS
@@ -259,9 +259,8 @@ def _make_method(
     spreads: dict[int, float] | None = None,
 ) -> Any:
     """The map as a method of `score_conditions`, which notes the mean spread of each condition if it is asked to."""
-    trained = list(trained_conditions(model))
     columns = [column for column in model.design.columns if column not in model.design.group_cols]
-    in_units = _feature_units(model)
+    mover, in_units = make_mover(model), _feature_units(model)
     units = np.ones(1, np.float32) if in_units is None else in_units
 
     def mapped(i: int, rows: np.ndarray, _: np.random.Generator) -> Prediction:
@@ -270,7 +269,7 @@ def _make_method(
         cells = observations.cells(rows) * units
         points = encode(model.representation, cells)
         query = {column: written.loc[i, column] for column in columns}
-        moved = move_cells(model, trained, points, obs.iloc[rows], query)
+        moved = move_cells(mover, points, obs.iloc[rows], query)
         if spreads is not None:
             spreads[i] = float(moved.spread.mean())
         return decode(model.representation, cells, points, moved.points) / units

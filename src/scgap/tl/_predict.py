@@ -13,10 +13,10 @@ from anndata import AnnData
 from scgap._adata import Data, Modality, check_key, get_modality, get_obs, random_order, to_dense
 from scgap._checks import whole_number
 from scgap._joint import check_parts, modalities, one_object, put_back
-from scgap._meanings import check_unambiguous, contexts, label_of, measured_cells, shares, trained_conditions
+from scgap._meanings import check_unambiguous, contexts, label_of, measured_cells, shares
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model, get_predictions, get_uns
-from scgap._moving import move_cells, select_source, warn_of_new_groups
+from scgap._moving import make_mover, move_cells, select_source, warn_of_new_groups
 from scgap._query import Query, read_query
 from scgap._representation import decode, encode, feature_order, read_matrix
 
@@ -232,7 +232,7 @@ def _move(
     matrix, representation = read_matrix(model.representation, adata), model.representation
     order = feature_order(representation, adata, model.var_names)
     inverse = order if isinstance(order, slice) else np.argsort(order)
-    result, trained = np.empty(matrix.shape, np.float32), list(trained_conditions(model))
+    result, mover = np.empty(matrix.shape, np.float32), make_mover(model)
     for start in range(0, len(result), CHUNK):
         rows = slice(start, start + CHUNK)
         features = matrix[rows][:, order]
@@ -241,7 +241,7 @@ def _move(
             # A slice is no copy: where all cells move, they are decoded in place.
             chosen = slice(None) if (which[rows] == i).all() else np.flatnonzero(which[rows] == i)
             points = encode(representation, features[chosen])
-            moved = move_cells(model, trained, points, obs.iloc[rows].iloc[chosen], queries[i]).points
+            moved = move_cells(mover, points, obs.iloc[rows].iloc[chosen], queries[i]).points
             block[chosen] = decode(representation, block[chosen], points, moved)
         block[:] = block[:, inverse]
     return result

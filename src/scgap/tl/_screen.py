@@ -17,7 +17,7 @@ from scgap._joint import one_object
 from scgap._meanings import contexts, trained_conditions
 from scgap._messages import kind_of, listed
 from scgap._model import TransportModel, get_model
-from scgap._moving import move_cells, select_source, warn_of_new_groups
+from scgap._moving import make_mover, move_cells, select_source, warn_of_new_groups
 from scgap._query import Query, read_query
 from scgap._representation import decode, encode, feature_order, read_matrix
 from scgap._support import TIERS, support_tiers
@@ -122,17 +122,17 @@ def screen(
     position[chosen] = np.arange(len(chosen))
     stops = np.cumsum([0, *(len(rows) for _, rows in blocks.values())])
     latent, spread = np.empty((stops[-1], points.shape[1]), np.float32), np.empty(stops[-1], np.float32)
-    trained = list(trained_conditions(model))
+    mover = make_mover(model)
     has_two = decoded and representation.kind == "pca"  # else X is what the map moves
     X = np.empty((stops[-1], cells.shape[1]), np.float32) if has_two else latent
     bar = tqdm(blocks.values(), desc="screen", disable=not progress)
     for (full, rows), start, stop in zip(bar, stops[:-1], stops[1:], strict=True):
         which = position[rows]
-        moved = move_cells(model, trained, points[which], groups.iloc[rows], full)
+        moved = move_cells(mover, points[which], groups.iloc[rows], full)
         latent[start:stop], spread[start:stop] = moved
         if has_two or representation.kind == "features":
             X[start:stop] = decode(representation, cells[which], points[which], latent[start:stop])
-    result = AnnData(X, obs=_describe(model, trained, adata, blocks))
+    result = AnnData(X, obs=_describe(model, adata, blocks))
     if model.others:
         result.obs["spread"] = spread
     if has_two or representation.kind == "features":
@@ -219,12 +219,12 @@ def _refuse_group(columns: Sequence[str], query: Mapping[str, Any], rows_of: Ite
     )
 
 
-def _describe(model: TransportModel, trained: Sequence[Condition], adata: AnnData, blocks: Blocks) -> pd.DataFrame:
+def _describe(model: TransportModel, adata: AnnData, blocks: Blocks) -> pd.DataFrame:
     """The condition, the source cell and the support of each row."""
     conditions, rows = list(blocks), np.concatenate([rows for _, rows in blocks.values()])
     table = pd.DataFrame([full for full, _ in blocks.values()], columns=model.design.columns)
     table.insert(0, "condition_label", [condition_label(condition) for condition in conditions])
-    support = support_tiers(trained, model.encoding.perturbations, conditions)
+    support = support_tiers(list(trained_conditions(model)), model.encoding.perturbations, conditions)
     obs = table.apply(_categories).assign(support=pd.Categorical(support, TIERS, ordered=True))
     obs["support"] = obs["support"].cat.remove_unused_categories()  # each would stand in a plot's legend
     obs["expected_error"] = [model.expected_error(tier) for tier in support]
