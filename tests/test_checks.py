@@ -1,7 +1,19 @@
 import numpy as np
 import pytest
 
-from scgap._checks import check_folder, check_layers, check_path, choice, chosen_names, number, text, texts
+from scgap._checks import (
+    check_folder,
+    check_layers,
+    check_path,
+    choice,
+    chosen_names,
+    number,
+    positive,
+    text,
+    texts,
+    whole_number,
+    widths,
+)
 
 
 def test_one_name_or_several():
@@ -15,6 +27,17 @@ def test_one_name_or_several():
         text("key", ["a"])
     with pytest.raises(TypeError, match=r"above is a str, '3'. Pass a number"):
         number("above", "3", "a number")
+
+
+def test_true_is_no_number():
+    with pytest.raises(ValueError, match=r"n_maps=True. Pass a whole number from 1 on"):
+        whole_number("n_maps", True, 1)
+    with pytest.raises(ValueError, match=r"hidden=True. Pass a whole number"):
+        widths((64, True))
+    with pytest.raises(ValueError, match=r"epsilon=True. Pass a positive number"):
+        positive("epsilon", True)
+    with pytest.raises(TypeError, match=r"above is a bool, True. Pass a number"):
+        number("above", True, "a number")
 
 
 def test_known_names():

@@ -6,7 +6,9 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -261,6 +263,18 @@ def test_hostile_checkpoints_are_refused_in_words(data, checkpoint, folder):
 
 # --- uns ------------------------------------------------------------------------------------------------------------
 
+
+@cache
+def curve():
+    """What a sound map makes of the conditions."""
+    return scgap.tl.screen(fitted(), progress=False)
+
+
+def write(adata):
+    with TemporaryDirectory() as folder:
+        return check(scgap.write_transport, adata, f"{folder}/map.safetensors")
+
+
 READERS = {
     "predict": lambda adata: check(scgap.tl.predict, adata, "A 1", key_added="mine"),
     "resolve": lambda adata: check(scgap.tl.resolve, adata, "A"),
@@ -270,7 +284,15 @@ READERS = {
     "scores": lambda adata: check(scgap.pl.scores, adata, show=False),
     "conditions": lambda adata: check(scgap.pl.conditions, adata, show=False),
     "history": lambda adata: check(scgap.pl.history, adata, show=False),
+    "transport": lambda adata: check(scgap.pl.transport, adata, show=False),
+    "dose_response": lambda adata: check(scgap.pl.dose_response, adata, curve(), features="f0", show=False),
+    "write_transport": write,
 }
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_sound_map_is_read(reader):
+    assert READERS[reader](fitted().copy())
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -13,21 +13,21 @@ from scgap._messages import kind_of, not_found, shown
 
 def whole_number(name: str, value: Any, least: int) -> int:
     """A plain number, for NumPy's have no place in JSON."""
-    if not isinstance(value, Integral) or int(value) < least:
+    if not _is(Integral, value) or int(value) < least:
         raise ValueError(f"{name}={shown(value)}. Pass a whole number from {least} on.")
     return int(value)
 
 
 def positive(name: str, value: Any, *, or_zero: bool = False) -> float:
     """A finite number above 0, or 0 if that leaves a term out."""
-    if not isinstance(value, Real) or not (0 < float(value) < np.inf or (or_zero and value == 0)):
+    if not _is(Real, value) or not (0 < float(value) < np.inf or (or_zero and value == 0)):
         raise ValueError(f"{name}={shown(value)}. Pass a positive number{', or 0 to leave it out' if or_zero else ''}.")
     return float(value)
 
 
 def number(name: str, value: Any, allowed: str) -> float:
     """A number, of which ``allowed`` says what it is; its range is for the caller to check."""
-    if not isinstance(value, Real):
+    if not _is(Real, value):
         raise TypeError(f"{name} is {kind_of(value)}, {shown(value)}. Pass {allowed}.")
     return float(value)
 
@@ -115,3 +115,8 @@ def check_layers(layers: Any, n_in: int) -> int:
         need(bool(np.isfinite(kernel).all() and np.isfinite(bias).all()), f"layer {i} of a network is not finite")
         n_in = len(bias)
     return n_in
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Whether a value is a number of a kind; to Python, True is 1."""
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -150,7 +150,7 @@ def split(
 
 
 def _check_arguments(holdout: Holdout, fraction: float, parts_seen: int | None) -> None:
-    if not isinstance(fraction, Real) or not 0 <= fraction < 1:
+    if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 <= fraction < 1:
         raise ValueError(f"fraction={shown(fraction)}. Pass the fraction to test on, from 0 to below 1.")
     if isinstance(holdout, str) and holdout not in STRATEGIES:
         raise ValueError(not_found(holdout, "the strategies of holdout", STRATEGIES))
