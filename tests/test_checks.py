@@ -32,7 +32,7 @@ def test_one_name_or_several():
 def test_true_is_no_number():
     with pytest.raises(ValueError, match=r"n_maps=True. Pass a whole number from 1 on"):
         whole_number("n_maps", True, 1)
-    with pytest.raises(ValueError, match=r"hidden=True. Pass a whole number"):
+    with pytest.raises(ValueError, match=r"An entry of hidden=True. Pass a whole number"):
         widths((64, True))
     with pytest.raises(ValueError, match=r"epsilon=True. Pass a positive number"):
         positive("epsilon", True)

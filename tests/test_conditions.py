@@ -187,6 +187,8 @@ def test_condition_label_tells_doses_apart(dose):
         (("A", np.inf), ["'dose' holds inf", "finite", "drop these cells"]),
         (("A+B", "1+2+3"), ["3 doses, '1+2+3'", "for 2 perturbations, 'A', 'B'", "Give one dose for all, or one for"]),
         (("A", "1+2"), ["2 doses, '1+2'", "for 1 perturbations, 'A'", "Give one dose for all, or one for each"]),
+        (("A", True), ["holds True, which is not a number"]),
+        (("A", np.True_), ["holds np.True_, which is not a number"]),
         ((["A", "B"], [1.0]), ["1 doses, [1.0]", "for 2 perturbations, 'A', 'B'", "Give one dose for all"]),
     ],
 )

@@ -11,23 +11,28 @@ import numpy as np
 from scgap._messages import kind_of, not_found, shown
 
 
+def is_number(value: Any, kind: type) -> bool:
+    """Whether a value is a number of a kind, such as ``Real``; to Python, True is one."""
+    return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+
+
 def whole_number(name: str, value: Any, least: int) -> int:
     """A plain number, for NumPy's have no place in JSON."""
-    if not _is(Integral, value) or int(value) < least:
+    if not is_number(value, Integral) or int(value) < least:
         raise ValueError(f"{name}={shown(value)}. Pass a whole number from {least} on.")
     return int(value)
 
 
 def positive(name: str, value: Any, *, or_zero: bool = False) -> float:
     """A finite number above 0, or 0 if that leaves a term out."""
-    if not _is(Real, value) or not (0 < float(value) < np.inf or (or_zero and value == 0)):
+    if not is_number(value, Real) or not (0 < float(value) < np.inf or (or_zero and value == 0)):
         raise ValueError(f"{name}={shown(value)}. Pass a positive number{', or 0 to leave it out' if or_zero else ''}.")
     return float(value)
 
 
 def number(name: str, value: Any, allowed: str) -> float:
     """A number, of which ``allowed`` says what it is; its range is for the caller to check."""
-    if not _is(Real, value):
+    if not is_number(value, Real):
         raise TypeError(f"{name} is {kind_of(value)}, {shown(value)}. Pass {allowed}.")
     return float(value)
 
@@ -40,7 +45,7 @@ def widths(hidden: Any) -> tuple[int, ...]:
         several = []
     if not several:
         raise ValueError(f"hidden={shown(hidden)}. Pass the widths of at least one hidden layer, such as (128, 128).")
-    return tuple(whole_number("hidden", width, 1) for width in several)
+    return tuple(whole_number("An entry of hidden", width, 1) for width in several)
 
 
 def text(name: str, value: Any) -> str:
@@ -115,8 +120,3 @@ def check_layers(layers: Any, n_in: int) -> int:
         need(bool(np.isfinite(kernel).all() and np.isfinite(bias).all()), f"layer {i} of a network is not finite")
         n_in = len(bias)
     return n_in
-
-
-def _is(kind: type, value: Any) -> bool:
-    """Whether a value is a number of a kind; to Python, True is 1."""
-    return isinstance(value, kind) and not isinstance(value, bool)

@@ -293,7 +293,7 @@ def _doses(design: Design, row: Mapping[str, Any], column: str, names: list[str]
 def check_number(value: Any, column: str) -> float:
     """A dose or time as a number."""
     try:
-        number = float(value)
+        number = float("" if isinstance(value, bool | np.bool_) else value)
     except (TypeError, ValueError):
         raise ValueError(
             f"{column!r} holds {value!r}, which is not a number. Doses and times are numbers, or strings of numbers "

@@ -153,7 +153,7 @@ def transport_cells(
 ) -> np.ndarray:
     """`transport`, or with ``detail`` `transport_parts`, of an array on the host (n_cells, n_features).
 
-    In chunks of few shapes. Weights that are to be used again are best put on the device before.
+    In chunks of few shapes. Weights that are to be used again are best put on the device beforehand.
     """
     moved = np.empty_like(cells)
     move = _transport if detail is None else partial(_transport_parts, detail=np.float32(detail))

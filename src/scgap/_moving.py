@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,6 @@ from scgap._meanings import trained_conditions
 from scgap._messages import listed
 from scgap._model import TransportModel
 from scgap._support import adds_up, perturbations_of
-
-if TYPE_CHECKING:
-    from scgap._map import Weights
 
 
 def select_source(
@@ -65,11 +62,10 @@ def warn_of_new_groups(model: TransportModel, groups: pd.DataFrame) -> None:
 
 
 class Mover(NamedTuple):
-    """A model made ready to move cells, to however many conditions."""
+    """What moves cells."""
 
     model: TransportModel
-    maps: "list[Weights]"
-    """On the device: the mean of their predictions is the model's."""
+    """With its weights on the device, so that a GPU gets them once."""
     trained: frozenset[frozenset[str]]
     """The sets of perturbations that were trained on."""
 
@@ -84,11 +80,12 @@ class Moved(NamedTuple):
 
 
 def make_mover(model: TransportModel) -> Mover:
-    """What `move_cells` takes; once for all conditions, for it takes as long as to move a few hundred cells."""
-    import jax  # here, so that plots do not load it
+    """A model ready to move cells, to however many conditions: the trained ones are read, and weights copied, once."""
+    import jax  # here, so that importing a function does not load it
 
-    maps = jax.device_put([model.weights, *model.others])
-    return Mover(model, maps, frozenset(map(perturbations_of, trained_conditions(model))))
+    weights, others = jax.device_put((model.weights, model.others))
+    trained = frozenset(map(perturbations_of, trained_conditions(model)))
+    return Mover(model._replace(weights=weights, others=others), trained)
 
 
 def move_cells(mover: Mover, points: np.ndarray, groups: pd.DataFrame, query: Mapping[str, Any]) -> Moved:
@@ -108,19 +105,19 @@ def move_cells(mover: Mover, points: np.ndarray, groups: pd.DataFrame, query: Ma
 
 def _move(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
     """Points (n_cells, n) moved by the mean of all maps."""
-    from scgap._map import transport_cells  # here, so that plots do not load JAX
+    from scgap._map import transport_cells  # here, so that importing a function does not load JAX
 
-    model, (first, *others) = mover.model, mover.maps
+    model = mover.model
     arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
     detail = model.detail_of_sums if adds_up(mover.trained, perturbations_of(condition)) else None
     move = partial(transport_cells, model.network, cells=points, condition=arrays, detail=detail)
-    mean = move(weights=first)
-    if not others:
+    mean = move(weights=model.weights)
+    if not model.others:
         return Moved(mean, np.full(len(points), np.nan, np.float32))
     # Mean and squared distances to it, map by map (Welford 1962), so that no more than two predictions are held.
     squares = np.zeros(len(points), np.float32)
-    for n, weights in enumerate(others, start=2):
+    for n, weights in enumerate(model.others, start=2):
         difference = (other := move(weights=weights)) - mean
         mean += difference / n
         squares += ((other - mean) * difference).sum(1)
-    return Moved(mean, np.sqrt(squares / (1 + len(others))))
+    return Moved(mean, np.sqrt(squares / (1 + len(model.others))))

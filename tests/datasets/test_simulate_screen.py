@@ -272,6 +272,7 @@ def test_bad_arguments_are_refused(arguments, words):
         ({"perturbation": "drug_1", "dose_value": -1.0}, "'dose_value' -1.0; allowed are numbers from 0 on, in nM"),
         ({"perturbation": "drug_1", "dose_value": np.inf}, "numbers from 0 on"),
         ({"perturbation": "drug_1", "dose_value": "high"}, "'dose_value' 'high'; allowed are numbers"),
+        ({"perturbation": "drug_1", "dose_value": True}, "'dose_value' True; allowed are numbers"),
         ({"perturbation": "drug_1"}, "'dose_value' None; allowed are numbers"),
         ({"perturbation": "drug_1", "dose": 1.0}, r"fields \['perturbation', 'dose'\]; allowed are"),
         ({"dose_value": 1.0}, r"Pass for example \{\"perturbation\""),

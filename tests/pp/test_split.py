@@ -154,6 +154,7 @@ def test_labels_of_a_mudata(screen):
         ({"fraction": 1.0}, ValueError, ("fraction=1.0", "from 0 to below 1")),
         ({"fraction": -0.1}, ValueError, ("fraction=-0.1",)),
         ({"fraction": np.nan}, ValueError, ("fraction=nan",)),
+        ({"fraction": False}, ValueError, ("fraction=False",)),
         ({"target_col": "pertubation"}, KeyError, ("'pertubation'", "Did you mean 'perturbation'?")),
         ({"group_col": "line"}, KeyError, ("'line' is not in adata.obs", "found 'perturbation'")),
         ({"dose_col": None, "reference_key": "contrl"}, ValueError, ("'contrl'", "Did you mean 'control'?")),

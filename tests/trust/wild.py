@@ -17,7 +17,7 @@ import scgap
 
 DESIGN = {"dose_col": "dose_value", "group_col": "cell_line"}
 # No iterations, for the loop is not what is asked here; the shapes are those that were compiled for the first fit.
-FIT = {**DESIGN, "split_col": "split", "n_iters": 0, "batch_size": 16, "hidden": (8,), "progress": False}
+FIT = {**DESIGN, "split_col": "split", "n_iters": 0, "n_maps": 2, "batch_size": 16, "hidden": (8,), "progress": False}
 ENCODING = pd.DataFrame({"x": [0.0, 1.0, 2.0], "y": [1.0, 0.0, 1.0]}, ["A", "B", "C"])
 
 

@@ -1,6 +1,7 @@
 """A drug screen whose true map is known cell by cell."""
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 from scipy.spatial.distance import pdist
 
-from scgap._checks import number, whole_number
+from scgap._checks import is_number, number, whole_number
 from scgap._messages import kind_of, shown
 from scgap.datasets._true_transport import Array, Indices, apply_map
 
@@ -277,7 +278,7 @@ def _check_arguments(
 ) -> None:
     for name, size in sizes.items():
         least = {"n_features": 2, "n_combinations": 0}.get(name, 1)
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < least:
+        if not is_number(size, Integral) or size < least:
             raise ValueError(f"`{name}={shown(size)}`; allowed are whole numbers from {least} on. Pass such a number.")
     n_cells, n_drugs, n_combinations, n_groups = (
         sizes[name] for name in ("n_cells", "n_drugs", "n_combinations", "n_groups")

@@ -1,6 +1,7 @@
 """The true map of a simulated screen."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.special import expit
 
+from scgap._checks import is_number
 from scgap._messages import kind_of, not_found, shown
 
 type Array = npt.NDArray[np.floating]
@@ -128,7 +130,7 @@ def _read_condition(condition: Mapping[str, Any], drugs: list[str]) -> tuple[lis
                 f"`condition` names {name!r} twice; allowed are distinct drugs joined by '+'. Name it once."
             )
     dose = condition.get("dose_value", None if members else 0.0)
-    if not isinstance(dose, int | float | np.number) or not 0.0 <= dose < np.inf:
+    if not is_number(dose, Real) or not 0.0 <= dose < np.inf:
         raise ValueError(
             f"`condition` has the 'dose_value' {dose!r}; allowed are numbers from 0 on, in nM. Pass such a dose."
         )

@@ -11,7 +11,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from scgap._adata import Data, Matrix, check_key, check_writable, get_modality, get_obs, to_dense
-from scgap._checks import whole_number
+from scgap._checks import is_number, whole_number
 from scgap._classifier import TwoSample, two_sample_test
 from scgap._conditions import Condition, condition_label, make_design, read_conditions
 from scgap._messages import listed
@@ -163,7 +163,7 @@ def responders(
 
 
 def _check_tau(tau: Any) -> float:
-    if isinstance(tau, bool) or not isinstance(tau, Real) or not 1 <= float(tau) <= 2:
+    if not is_number(tau, Real) or not 1 <= float(tau) <= 2:
         raise ValueError(
             f"tau={tau!r}. Pass a number from 1 (cross-entropy) to 2 (mean absolute error), the larger the more cells "
             "have escaped."

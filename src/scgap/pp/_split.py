@@ -1,14 +1,14 @@
 """Split cells and conditions into those that train and those that test."""
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
-from scgap._checks import whole_number
+from scgap._checks import is_number, whole_number
 from scgap._conditions import Condition, make_design, read_conditions
 from scgap._messages import not_found, shown
 from scgap._splits import SPLITS, n_valid_of
@@ -150,7 +150,7 @@ def split(
 
 
 def _check_arguments(holdout: Holdout, fraction: float, parts_seen: int | None) -> None:
-    if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 <= fraction < 1:
+    if not is_number(fraction, Real) or not 0 <= fraction < 1:
         raise ValueError(f"fraction={shown(fraction)}. Pass the fraction to test on, from 0 to below 1.")
     if isinstance(holdout, str) and holdout not in STRATEGIES:
         raise ValueError(not_found(holdout, "the strategies of holdout", STRATEGIES))
@@ -166,7 +166,7 @@ def _check_arguments(holdout: Holdout, fraction: float, parts_seen: int | None) 
             f"parts_seen={parts_seen!r} has no meaning for holdout={_shown(holdout)}. Leave it out, or pass "
             f"holdout={COMBINATIONS!r}."
         )
-    if isinstance(parts_seen, bool) or not isinstance(parts_seen, int | np.integer) or parts_seen < 0:
+    if not is_number(parts_seen, Integral) or parts_seen < 0:
         raise ValueError(
             f"parts_seen={parts_seen!r}. Pass how many parts of a held-out combination training sees: 0, 1, 2, …, or "
             "None for all."

@@ -18,7 +18,7 @@ from scgap._joint import check_parts, one_object
 from scgap._meanings import trained_conditions
 from scgap._messages import listed, not_found
 from scgap._model import TransportModel, get_model, get_uns, indexed
-from scgap._moving import make_mover, move_cells
+from scgap._moving import Mover, make_mover, move_cells
 from scgap._representation import decode, encode, feature_order, read_matrix, reconstruct
 from scgap._scoring import Observations, Prediction, score_conditions
 from scgap._splits import SPLITS
@@ -148,8 +148,9 @@ def evaluate(
     model = get_model(data, mod, key)
     observations, obs, written = _read(data, mod, model, split)
     spreads: dict[int, float] = {}
-    mapped = _make_method(model, observations, obs, written, spreads)
-    asked = _make_method(model, observations, obs, written)  # for another condition, whose spread is not of this one
+    mover = make_mover(model)
+    mapped = _make_method(mover, observations, obs, written, spreads)
+    asked = _make_method(mover, observations, obs, written)  # for another condition, whose spread is not of this one
 
     def permuted(i: int, rows: np.ndarray, generator: np.random.Generator) -> Prediction:
         group = observations.conditions[i].group
@@ -252,15 +253,16 @@ def _read(
 
 
 def _make_method(
-    model: TransportModel,
+    mover: Mover,
     observations: Observations,
     obs: pd.DataFrame,
     written: pd.DataFrame,
     spreads: dict[int, float] | None = None,
 ) -> Any:
     """The map as a method of `score_conditions`, which notes the mean spread of each condition if it is asked to."""
+    model = mover.model
     columns = [column for column in model.design.columns if column not in model.design.group_cols]
-    mover, in_units = make_mover(model), _feature_units(model)
+    in_units = _feature_units(model)
     units = np.ones(1, np.float32) if in_units is None else in_units
 
     def mapped(i: int, rows: np.ndarray, _: np.random.Generator) -> Prediction:

@@ -16,7 +16,7 @@ from scgap._joint import check_parts, modalities, one_object, put_back
 from scgap._meanings import check_unambiguous, contexts, label_of, measured_cells, shares
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model, get_predictions, get_uns
-from scgap._moving import make_mover, move_cells, select_source, warn_of_new_groups
+from scgap._moving import Mover, make_mover, move_cells, select_source, warn_of_new_groups
 from scgap._query import Query, read_query
 from scgap._representation import decode, encode, feature_order, read_matrix
 
@@ -143,7 +143,8 @@ def predict(
         predictions = {name: (query, np.where(cells, drawn, -1))}
     else:
         predictions = {one: (queries[i], np.where(cells, i, -1)) for i, one in enumerate(names)}
-    moved = {one: _move(model, adata, which, obs, queries) for one, (_, which) in predictions.items()}
+    mover = make_mover(model)
+    moved = {one: _move(mover, adata, which, obs, queries) for one, (_, which) in predictions.items()}
 
     result = whole.copy() if copy else whole
     uns = get_uns(result, mods)
@@ -223,16 +224,16 @@ def _draw(model: TransportModel, groups: pd.DataFrame, queries: Sequence[Mapping
 
 
 def _move(
-    model: TransportModel, adata: AnnData, which: np.ndarray, obs: pd.DataFrame, queries: Sequence[Mapping[str, Any]]
+    mover: Mover, adata: AnnData, which: np.ndarray, obs: pd.DataFrame, queries: Sequence[Mapping[str, Any]]
 ) -> np.ndarray:
     """The fitted matrix with cells moved, each to the query that ``which`` (n_obs,) names, -1 for none.
 
     In chunks, so that only the result is of its size.
     """
-    matrix, representation = read_matrix(model.representation, adata), model.representation
-    order = feature_order(representation, adata, model.var_names)
+    representation = mover.model.representation
+    matrix, order = read_matrix(representation, adata), feature_order(representation, adata, mover.model.var_names)
     inverse = order if isinstance(order, slice) else np.argsort(order)
-    result, mover = np.empty(matrix.shape, np.float32), make_mover(model)
+    result = np.empty(matrix.shape, np.float32)
     for start in range(0, len(result), CHUNK):
         rows = slice(start, start + CHUNK)
         features = matrix[rows][:, order]
