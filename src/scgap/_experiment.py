@@ -87,6 +87,14 @@ def experiment_populations(
     return make_populations(points, train, *sources, order), make_populations(points, valid, *sources, order)
 
 
+def control_means(experiment: Experiment, train: Populations) -> np.ndarray:
+    """Means (n_groups, n_points) float32 of the training controls of each trained group, by name."""
+    sources = zip(experiment.trained, experiment.source_of, strict=False)  # trained conditions come first
+    population_of = {condition.group: population for condition, population in sources}
+    cells, start, size = (np.asarray(array) for array in (train.cells, train.start, train.size))
+    return np.array([cells[start[i] : start[i] + size[i]].mean(0) for _, i in sorted(population_of.items())])
+
+
 def experiment_arrays(experiment: Experiment, encoding: Encoding) -> ConditionArrays:
     """The conditions as arrays, padded so that another number of them compiles nothing anew."""
     arrays = encode_conditions(encoding, [*experiment.trained, *experiment.only_valid])

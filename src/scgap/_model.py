@@ -18,6 +18,7 @@ from scgap._files import read_arrays, write_arrays
 from scgap._messages import not_found, reason
 from scgap._representation import Representation, representation_from_dict, representation_to_dict
 from scgap._stored import (
+    check_control_means,
     check_encoding,
     check_params,
     check_representation,
@@ -54,6 +55,8 @@ class TransportModel(NamedTuple):
     """Maps of the same conditions from other random numbers: their mean with that of ``weights`` is the prediction."""
     validation: pd.DataFrame | None
     """One row a left-out condition: ``condition_label``, ``support`` without it, ``identity`` and ``error``."""
+    control_means: np.ndarray | None
+    """(n_groups, n_points) of the training controls of each trained group, by name; None without groups."""
 
     @property
     def design(self) -> Design:
@@ -103,6 +106,8 @@ def model_to_uns(model: TransportModel) -> dict[str, Any]:
         stored["others"] = {f"{i:02d}": _to_numpy(weights) for i, weights in enumerate(model.others)}
     if model.validation is not None:
         stored["validation"] = indexed(model.validation)
+    if model.control_means is not None:
+        stored["control_means"] = model.control_means
     return stored
 
 
@@ -151,6 +156,7 @@ def _read(stored: Mapping[str, Any]) -> TransportModel:
         np.array([str(name) for name in stored["var_names"]]),  # zarr returns a string type that does not cast
         [_to_numpy(others[name]) for name in sorted(others)],
         stored.get("validation"),
+        None if "control_means" not in stored else np.asarray(stored["control_means"], np.float32),
     )
 
 
@@ -174,6 +180,8 @@ def _checked(model: TransportModel) -> TransportModel:
     need(np.shape(weights["encoding"])[0] == len(encoding.perturbations), "there is not one vector a perturbation")
     if model.validation is not None:
         check_validation(model.validation)
+    if model.control_means is not None:
+        check_control_means(model.control_means, design, model.conditions, len(weights["centre"]))
     units = model.params["units"]
     need(not units or all(any(f.startswith(f"{mod}:") for mod in units) for f in model.var_names), "units do not fit")
     return model

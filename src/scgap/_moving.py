@@ -3,11 +3,12 @@
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.spatial.distance import cdist
 
 from scgap._adata import select_cells
 from scgap._arrays import ConditionArrays
@@ -17,6 +18,9 @@ from scgap._meanings import trained_conditions
 from scgap._messages import listed
 from scgap._model import TransportModel
 from scgap._support import adds_up, perturbations_of
+
+if TYPE_CHECKING:
+    from scgap._map import Weights
 
 
 def select_source(
@@ -51,14 +55,18 @@ def select_source(
 
 
 def warn_of_new_groups(model: TransportModel, groups: pd.DataFrame) -> None:
-    """Say which groups of the cells to move (n_cells rows) the map knows nothing of."""
+    """Say in which groups of the cells to move (n_cells rows) others stand in."""
     for column, trained in model.encoding.groups.items():
         if new := sorted({str(group) for group in groups[column].unique()} - set(trained)):
             warnings.warn(
-                f"{column!r} {listed(new)} was not trained on: its cells are moved without its context. The map knows "
-                f"the context of {listed(trained)}.",
+                f"{column!r} {listed(new)} was not trained on: each of its cells is moved as in the trained groups "
+                f"whose controls are nearest to it. The map was trained on {listed(trained)}.",
                 stacklevel=3,
             )
+
+
+N_NEAREST = 8  # trained groups that stand in for another one
+TINY = 1e-12  # squared distance from which a cell is where the controls are
 
 
 class Mover(NamedTuple):
@@ -68,6 +76,8 @@ class Mover(NamedTuple):
     """With its weights on the device, so that a GPU gets them once."""
     trained: frozenset[frozenset[str]]
     """The sets of perturbations that were trained on."""
+    groups: list[tuple[str, ...]]
+    """Trained groups, in the order of the model's ``control_means``."""
 
 
 class Moved(NamedTuple):
@@ -84,8 +94,9 @@ def make_mover(model: TransportModel) -> Mover:
     import jax  # here, so that importing a function does not load it
 
     weights, others = jax.device_put((model.weights, model.others))
-    trained = frozenset(map(perturbations_of, trained_conditions(model)))
-    return Mover(model._replace(weights=weights, others=others), trained)
+    trained = trained_conditions(model)
+    groups = sorted({condition.group for condition in trained})
+    return Mover(model._replace(weights=weights, others=others), frozenset(map(perturbations_of, trained)), groups)
 
 
 def move_cells(mover: Mover, points: np.ndarray, groups: pd.DataFrame, query: Mapping[str, Any]) -> Moved:
@@ -105,12 +116,8 @@ def move_cells(mover: Mover, points: np.ndarray, groups: pd.DataFrame, query: Ma
 
 def _move(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
     """Points (n_cells, n) moved by the mean of all maps."""
-    from scgap._map import transport_cells  # here, so that importing a function does not load JAX
-
     model = mover.model
-    arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
-    detail = model.detail_of_sums if adds_up(mover.trained, perturbations_of(condition)) else None
-    move = partial(transport_cells, model.network, cells=points, condition=arrays, detail=detail)
+    move = partial(_transport, mover, points=points, condition=condition, shares=_shares(mover, points, condition))
     mean = move(weights=model.weights)
     if not model.others:
         return Moved(mean, np.full(len(points), np.nan, np.float32))
@@ -121,3 +128,54 @@ def _move(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
         mean += difference / n
         squares += ((other - mean) * difference).sum(1)
     return Moved(mean, np.sqrt(squares / (1 + len(model.others))))
+
+
+def _shares(mover: Mover, points: np.ndarray, condition: Condition) -> dict[tuple[str, ...], np.ndarray]:
+    """Which groups a condition's group is moved as, and with what share of each point (n_cells,).
+
+    One that was trained is itself. For another, trained groups stand in that have its known labels in common with it,
+    or all, if none has: the N_NEAREST whose controls are nearest to a cell, by their inverse squared distance to it
+    (Shepard 1968). What a cell is tells more of what becomes of it than that its group is new.
+    """
+    model = mover.model
+    values = model.encoding.groups.values()
+    is_known = [label in trained for label, trained in zip(condition.group, values, strict=True)]
+    if all(is_known) or model.control_means is None:
+        return {condition.group: np.ones(len(points), np.float32)}
+    common = np.array(
+        [
+            all(a == b for a, b, known in zip(condition.group, group, is_known, strict=True) if known)
+            for group in mover.groups
+        ]
+    )
+    stand_ins = np.flatnonzero(common if common.any() else ~common)
+    nearness = 1.0 / np.maximum(cdist(points, model.control_means[stand_ins], "sqeuclidean"), TINY)
+    if len(stand_ins) > N_NEAREST:
+        least = np.partition(nearness, -N_NEAREST, axis=1)[:, [-N_NEAREST]]
+        nearness[nearness < least] = 0.0
+    shares = (nearness / nearness.sum(1, keepdims=True)).astype(np.float32)
+    return {mover.groups[i]: share for i, share in zip(stand_ins, shares.T, strict=True)}
+
+
+def _transport(
+    mover: Mover,
+    weights: "Weights",
+    points: np.ndarray,
+    condition: Condition,
+    shares: Mapping[tuple[str, ...], np.ndarray],
+) -> np.ndarray:
+    """Points (n_cells, n) moved by one map, as cells of several groups by their shares (n_cells,)."""
+    from scgap._map import transport_cells  # here, so that importing a function does not load JAX
+
+    model = mover.model
+    detail = model.detail_of_sums if adds_up(mover.trained, perturbations_of(condition)) else None
+    move = partial(transport_cells, model.network, weights, detail=detail)
+    arrays = encode_conditions(model.encoding, [condition._replace(group=group) for group in shares])
+    conditions = [ConditionArrays(*(array[i] for array in arrays)) for i in range(len(shares))]
+    if len(shares) == 1:
+        return move(points, conditions[0])
+    moved = np.zeros_like(points)
+    for each, share in zip(conditions, shares.values(), strict=True):
+        cells = np.flatnonzero(share)
+        moved[cells] += share[cells, None] * move(points[cells], each)
+    return moved

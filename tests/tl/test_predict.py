@@ -170,21 +170,23 @@ def test_a_row_of_the_table_of_conditions_is_a_condition(fitted):
         scgap.tl.predict(fitted, row.rename({"split": "splt"}))
 
 
-def test_a_group_that_was_held_out_moves_without_its_context(screen, settings):
+def test_a_group_that_was_held_out_moves_as_the_other_one(screen, settings):
     scgap.pp.split(screen, holdout={"cell_line": ["line_2"]}, dose_col="dose_value", group_col="cell_line")
     scgap.tl.fit_transport(screen, **settings)
     assert json.loads(screen.uns["scgap"]["encoding"]["groups"]) == {"cell_line": ["line_1"]}
     with pytest.warns(
-        UserWarning, match=r"'cell_line' 'line_2' was not trained on: its cells are moved without"
+        UserWarning, match=r"'cell_line' 'line_2' was not trained on: each of its cells is moved as"
     ) as log:
         moved = predicted(screen)[controls(screen)]
     assert log[0].filename == __file__
-    assert np.isfinite(moved).all()
+    as_line_1 = screen.copy()
+    as_line_1.obs["cell_line"] = "line_1"
+    np.testing.assert_array_equal(predicted(as_line_1)[controls(screen)], moved)
     assert np.isfinite(scgap.tl.evaluate(screen, metrics="mean_error", baselines="identity")["value"]).all()
     scgap.tl.predict(screen, {**QUERY, "cell_line": "line_1"})  # and no warning
     # A group that the fit never met is no other case.
     screen.obs["cell_line"] = screen.obs["cell_line"].cat.rename_categories({"line_2": "line_9"})
-    with pytest.warns(UserWarning, match=r"'cell_line' 'line_9' was not trained on.*knows the context of 'line_1'\."):
+    with pytest.warns(UserWarning, match=r"'cell_line' 'line_9' was not trained on.*was trained on 'line_1'\."):
         np.testing.assert_array_equal(predicted(screen)[controls(screen)], moved)
 
 

@@ -22,7 +22,7 @@ from scgap._checks import check_folder, choice, positive, whole_number, widths
 from scgap._conditions import Condition, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
-from scgap._experiment import condition_table, experiment_arrays, experiment_populations, make_experiment
+from scgap._experiment import condition_table, control_means, experiment_arrays, experiment_populations, make_experiment
 from scgap._folds import combinations_known_in_parts, predicted_by_parts, validation_table, without
 from scgap._folds import condition_folds as make_folds
 from scgap._joint import check_parts, make_joint_representation, modalities, one_object
@@ -113,7 +113,7 @@ def fit_transport(
         another, ``"1 uM"``.
     group_col
         Column, or columns, of the context (cell line, donor, cell type): controls are matched within it, and it is a
-        feature of the condition.
+        feature of the condition. Cells of other groups are moved as in those whose controls are nearest to them.
     time_col
         Column of times after treatment, a numeric feature of the condition. Controls are not matched by time.
     time_unit
@@ -189,7 +189,8 @@ def fit_transport(
         map transfers to others. So as many further maps, of a fifth of the updates that the first ran, leave whole
         conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["validation"]`` tells how
         well these were predicted, and ``expected_error`` in `scgap.tl.screen` and `scgap.tl.evaluate` by tier of
-        support. Five folds take as long as the first map. Default: 5, in fits of 1,000 updates or more in which there
+        support; of groups that were left out, without others that stand in for them, as they do in predictions. Five
+        folds take as long as the first map. Default: 5, in fits of 1,000 updates or more in which there
         is a condition to leave out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
@@ -221,6 +222,8 @@ def fit_transport(
     uns[key_added]["history"] : DataFrame
         ``iteration``; ``fitting_loss``, the Sinkhorn divergence on training batches; ``monge_gap`` (floor-free) and
         ``valid``, the energy distance, on validation cells.
+    uns[key_added]["control_means"] : array (n_groups, n)
+        Where the training controls of each group are; for groups that were not trained.
     uns[key_added]["others"] : dict
         Weights of the other maps.
     uns[key_added]["validation"] : DataFrame
@@ -414,6 +417,7 @@ def fit_transport(
         var_names=var_names,
         others=others,
         validation=validation,
+        control_means=control_means(experiment, train) if design.group_cols else None,
     )
     result = whole.copy() if copy else whole
     get_uns(result, mods)[key_added] = model_to_uns(model)

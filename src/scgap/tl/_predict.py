@@ -102,7 +102,8 @@ def predict(
     Warns
     -----
     UserWarning
-        The embedding has no decoder; cells of a group that was not trained on are moved without its context.
+        The embedding has no decoder; a group was not trained on, and each of its cells is moved as in those trained
+        groups (eight at most) whose controls are nearest to it, by the inverse of the squared distance to their mean.
 
     Examples
     --------

@@ -1,0 +1,132 @@
+"""Cells of groups that were not trained on: which trained groups stand in for theirs, and with what share."""
+
+import json
+
+import numpy as np
+import pytest
+
+import scgap
+from scgap._conditions import Condition
+from scgap._model import get_model
+from scgap._moving import N_NEAREST, _shares, make_mover
+
+QUERY = {"perturbation": "drug_1", "dose_value": 10.0}
+COLUMNS = {"dose_col": "dose_value", "group_col": ["cell_line", "donor"]}
+
+
+@pytest.fixture(scope="module")
+def _fitted():
+    adata = scgap.datasets.simulate_screen(2_000, n_features=4, n_drugs=2, doses=[10.0], n_groups=3, seed=1)
+    adata.obs["donor"] = np.where(np.arange(adata.n_obs) % 2, "a", "b")
+    scgap.tl.fit_transport(adata, **COLUMNS, n_iters=30, n_maps=2, hidden=(16,), progress=False)
+    return adata
+
+
+@pytest.fixture
+def fitted(_fitted):
+    return _fitted.copy()
+
+
+def moved(adata, source, line, donor, **options):
+    """Source cells moved as if they were of a group."""
+    adata = adata[source].copy()
+    adata.obs["cell_line"], adata.obs["donor"] = line, donor
+    settings = {"source": np.ones(adata.n_obs, bool), "copy": True} | options
+    with pytest.warns(UserWarning, match="was not trained on: each of its cells is moved as in the trained groups"):
+        return scgap.tl.predict(adata, QUERY, **settings).layers["scgap"]
+
+
+def moved_as(adata, source, line, donor):
+    adata = adata[source].copy()
+    adata.obs["cell_line"], adata.obs["donor"] = line, donor
+    return scgap.tl.predict(adata, QUERY, source=np.ones(adata.n_obs, bool), copy=True).layers["scgap"]
+
+
+def nearness(adata, source, groups):
+    """Inverse squared distance to the means of training controls, cell by cell."""
+    model = get_model(adata, None, "scgap")
+    names = sorted({(line, donor) for line in ("line_1", "line_2", "line_3") for donor in "ab"})
+    means = dict(zip(names, model.control_means, strict=True))
+    for (line, donor), mean in means.items():
+        obs = adata.obs
+        own = (obs["perturbation"] == "control") & (obs["cell_line"] == line) & (obs["donor"] == donor)
+        np.testing.assert_allclose(mean, adata[own].X.mean(0), atol=0.3)
+    return np.array([1.0 / ((adata.X[source] - means[group]) ** 2).sum(1) for group in groups])
+
+
+SOURCE = np.arange(40)
+
+
+def test_an_unknown_donor_is_moved_as_those_of_its_line(fitted):
+    groups = [("line_2", "a"), ("line_2", "b")]
+    near = nearness(fitted, SOURCE, groups)
+    each = np.array([moved_as(fitted, SOURCE, *group) for group in groups])
+    wanted = (near[:, :, None] * each).sum(0) / near.sum(0)[:, None]
+    assert np.abs(each[0] - each[1]).max() > 1e-3
+    np.testing.assert_allclose(moved(fitted, SOURCE, "line_2", "c"), wanted, atol=2e-5)
+
+
+def test_an_unknown_group_is_moved_as_all_others(fitted):
+    groups = [(line, donor) for line in ("line_1", "line_2", "line_3") for donor in "ab"]
+    near = nearness(fitted, SOURCE, groups)
+    each = np.array([moved_as(fitted, SOURCE, *group) for group in groups])
+    wanted = (near[:, :, None] * each).sum(0) / near.sum(0)[:, None]
+    np.testing.assert_allclose(moved(fitted, SOURCE, "line_9", "c"), wanted, atol=2e-5)
+
+
+def test_a_cell_is_moved_alike_in_whatever_company(fitted):
+    together = moved(fitted, SOURCE, "line_9", "c")
+    alone = np.concatenate([moved(fitted, SOURCE[i : i + 1], "line_9", "c") for i in range(3)])
+    np.testing.assert_allclose(together[:3], alone, atol=1e-5)
+
+
+def test_a_cell_where_the_controls_are_is_moved_as_these(fitted):
+    model = get_model(fitted, None, "scgap")
+    shares = _shares(make_mover(model), model.control_means[[3]], Condition((), ("line_9", "c")))
+    assert max(shares, key=lambda group: shares[group]) == ("line_2", "b")
+    assert shares["line_2", "b"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_as_many_as_are_nearest_stand_in(fitted, monkeypatch):
+    monkeypatch.setattr("scgap._moving.N_NEAREST", 2)
+    mover = make_mover(get_model(fitted, None, "scgap"))
+    shares = np.array(list(_shares(mover, fitted.X[SOURCE], Condition((), ("line_9", "c"))).values()))
+    assert len(shares) == 6 < N_NEAREST
+    assert ((shares > 0).sum(0) == 2).all()
+    np.testing.assert_allclose(shares.sum(0), 1.0, rtol=1e-6)
+    groups = sorted({(line, donor) for line in ("line_1", "line_2", "line_3") for donor in "ab"})
+    np.testing.assert_array_equal(shares.argmax(0), nearness(fitted, SOURCE, groups).argmax(0))
+
+
+def test_trained_labels_in_a_new_combination_keep_their_context(fitted):
+    model = get_model(fitted, None, "scgap")
+    mover = make_mover(model)._replace(groups=[("line_1", "a")])
+    (group,) = _shares(mover, fitted.X[SOURCE], Condition((), ("line_1", "b")))
+    assert group == ("line_1", "b")
+
+
+def test_a_map_without_means_moves_without_context(fitted):
+    del fitted.uns["scgap"]["control_means"]
+    model = get_model(fitted, None, "scgap")
+    assert list(_shares(make_mover(model), fitted.X[SOURCE], Condition((), ("line_9", "c")))) == [("line_9", "c")]
+
+
+def test_means_survive_a_file(fitted, tmp_path):
+    before = moved(fitted, SOURCE, "line_9", "c")
+    scgap.write_transport(fitted, tmp_path / "map.safetensors")
+    fitted.uns["scgap"] = scgap.read_transport(tmp_path / "map.safetensors")
+    np.testing.assert_array_equal(before, moved(fitted, SOURCE, "line_9", "c"))
+
+
+@pytest.mark.parametrize("change", [lambda m: m[1:], lambda m: m[:, 1:], lambda m: m * np.nan])
+def test_damage_is_told(fitted, change):
+    fitted.uns["scgap"]["control_means"] = change(fitted.uns["scgap"]["control_means"])
+    with pytest.raises(ValueError, match="The stored map is damaged"):
+        scgap.tl.predict(fitted, QUERY)
+
+
+def test_maps_without_groups_have_no_means():
+    adata = scgap.datasets.simulate_screen(400, n_features=3, n_drugs=2, doses=[10.0], n_groups=1)
+    scgap.tl.fit_transport(adata, dose_col="dose_value", n_iters=1, progress=False)
+    assert "control_means" not in adata.uns["scgap"]
+    assert json.loads(adata.uns["scgap"]["params"])["design"]["group_cols"] == []
