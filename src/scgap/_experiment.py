@@ -92,7 +92,8 @@ def control_means(experiment: Experiment, train: Populations) -> np.ndarray:
     sources = zip(experiment.trained, experiment.source_of, strict=False)  # trained conditions come first
     population_of = {condition.group: population for condition, population in sources}
     cells, start, size = (np.asarray(array) for array in (train.cells, train.start, train.size))
-    return np.array([cells[start[i] : start[i] + size[i]].mean(0) for _, i in sorted(population_of.items())])
+    means = [cells[start[i] : start[i] + size[i]].mean(0, dtype=float) for _, i in sorted(population_of.items())]
+    return np.array(means, np.float32)
 
 
 def experiment_arrays(experiment: Experiment, encoding: Encoding) -> ConditionArrays:

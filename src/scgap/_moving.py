@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from functools import partial
+from operator import contains, eq
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,9 @@ from scgap._support import adds_up, perturbations_of
 
 if TYPE_CHECKING:
     from scgap._map import Weights
+
+N_NEAREST = 8  # trained groups that stand in for another one; not tuned, for no data here have more
+TINY = 1e-12  # squared distance below which a cell is where the controls are
 
 
 def select_source(
@@ -59,14 +63,10 @@ def warn_of_new_groups(model: TransportModel, groups: pd.DataFrame) -> None:
     for column, trained in model.encoding.groups.items():
         if new := sorted({str(group) for group in groups[column].unique()} - set(trained)):
             warnings.warn(
-                f"{column!r} {listed(new)} was not trained on: each of its cells is moved as in the trained groups "
-                f"whose controls are nearest to it. The map was trained on {listed(trained)}.",
+                f"{column!r} {listed(new)} was not trained on: each of its cells is moved by a mean over trained "
+                f"groups, in which those count more whose controls are nearer. Trained were {listed(trained)}.",
                 stacklevel=3,
             )
-
-
-N_NEAREST = 8  # trained groups that stand in for another one
-TINY = 1e-12  # squared distance from which a cell is where the controls are
 
 
 class Mover(NamedTuple):
@@ -133,22 +133,15 @@ def _move(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
 def _shares(mover: Mover, points: np.ndarray, condition: Condition) -> dict[tuple[str, ...], np.ndarray]:
     """Which groups a condition's group is moved as, and with what share of each point (n_cells,).
 
-    One that was trained is itself. For another, trained groups stand in that have its known labels in common with it,
-    or all, if none has: the N_NEAREST whose controls are nearest to a cell, by their inverse squared distance to it
-    (Shepard 1968). What a cell is tells more of what becomes of it than that its group is new.
+    One whose labels all were trained is itself. For another, those trained groups stand in that share the most labels
+    with it: the N_NEAREST whose controls are nearest to a cell, by their inverse squared distance to it (Shepard 1968).
+    What a cell is tells more of what becomes of it than that its group is new.
     """
-    model = mover.model
-    values = model.encoding.groups.values()
-    is_known = [label in trained for label, trained in zip(condition.group, values, strict=True)]
-    if all(is_known) or model.control_means is None:
-        return {condition.group: np.ones(len(points), np.float32)}
-    common = np.array(
-        [
-            all(a == b for a, b, known in zip(condition.group, group, is_known, strict=True) if known)
-            for group in mover.groups
-        ]
-    )
-    stand_ins = np.flatnonzero(common if common.any() else ~common)
+    model, group = mover.model, condition.group
+    if model.control_means is None or all(map(contains, model.encoding.groups.values(), group)):
+        return {group: np.ones(len(points), np.float32)}
+    n_common = np.array([sum(map(eq, group, other)) for other in mover.groups])
+    stand_ins = np.flatnonzero(n_common == n_common.max())
     nearness = 1.0 / np.maximum(cdist(points, model.control_means[stand_ins], "sqeuclidean"), TINY)
     if len(stand_ins) > N_NEAREST:
         least = np.partition(nearness, -N_NEAREST, axis=1)[:, [-N_NEAREST]]
@@ -174,8 +167,8 @@ def _transport(
     conditions = [ConditionArrays(*(array[i] for array in arrays)) for i in range(len(shares))]
     if len(shares) == 1:
         return move(points, conditions[0])
-    moved = np.zeros_like(points)
+    moved = points.copy()  # to which displacements are added, so that control stays exactly where it is
     for each, share in zip(conditions, shares.values(), strict=True):
         cells = np.flatnonzero(share)
-        moved[cells] += share[cells, None] * move(points[cells], each)
+        moved[cells] += share[cells, None] * (move(points[cells], each) - points[cells])
     return moved

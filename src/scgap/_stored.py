@@ -133,11 +133,13 @@ def check_validation(validation: Any) -> None:
     need(validation["error"].dtype.kind == "f", "the validation holds no numbers")
 
 
-def check_control_means(means: np.ndarray, design: Design, conditions: pd.DataFrame, n_points: int) -> None:
+def check_control_means(means: np.ndarray | None, design: Design, conditions: pd.DataFrame, n_points: int) -> None:
     """Where the controls of each trained group are."""
-    trained = conditions[conditions["split"].astype(str) == "train"]
-    n_groups = len(trained[list(design.group_cols)].drop_duplicates()) if design.group_cols else 0
-    _compare(means, (n_groups, n_points), "the means of controls")
+    if not design.group_cols:
+        need(means is None, "there are means of controls and no groups")
+        return
+    trained = conditions.loc[conditions["split"].astype(str) == "train", list(design.group_cols)]
+    _compare(means, (len(trained.drop_duplicates()), n_points), "the means of controls")
 
 
 def check_weights(weights: Mapping[str, Any], shapes: Shapes, vectors: tuple[int, ...], n_points: int) -> None:

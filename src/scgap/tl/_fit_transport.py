@@ -113,7 +113,8 @@ def fit_transport(
         another, ``"1 uM"``.
     group_col
         Column, or columns, of the context (cell line, donor, cell type): controls are matched within it, and it is a
-        feature of the condition. Cells of other groups are moved as in those whose controls are nearest to them.
+        feature of the condition. Cells with a label that was not trained are moved by a mean over trained groups, in
+        which those count more whose controls are nearer.
     time_col
         Column of times after treatment, a numeric feature of the condition. Controls are not matched by time.
     time_unit
@@ -189,9 +190,9 @@ def fit_transport(
         map transfers to others. So as many further maps, of a fifth of the updates that the first ran, leave whole
         conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["validation"]`` tells how
         well these were predicted, and ``expected_error`` in `scgap.tl.screen` and `scgap.tl.evaluate` by tier of
-        support; of groups that were left out, without others that stand in for them, as they do in predictions. Five
-        folds take as long as the first map. Default: 5, in fits of 1,000 updates or more in which there
-        is a condition to leave out; 0 for none.
+        support. Groups that were left out are predicted there without others in their stead, so that their error comes
+        out too high. Five folds take as long as the first map. Default: 5, in fits of 1,000 updates or more in which
+        there is a condition to leave out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
@@ -223,7 +224,7 @@ def fit_transport(
         ``iteration``; ``fitting_loss``, the Sinkhorn divergence on training batches; ``monge_gap`` (floor-free) and
         ``valid``, the energy distance, on validation cells.
     uns[key_added]["control_means"] : array (n_groups, n)
-        Where the training controls of each group are; for groups that were not trained.
+        Means of the training controls of each trained group, by name: what other groups are compared with.
     uns[key_added]["others"] : dict
         Weights of the other maps.
     uns[key_added]["validation"] : DataFrame

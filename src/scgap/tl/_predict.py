@@ -102,8 +102,8 @@ def predict(
     Warns
     -----
     UserWarning
-        The embedding has no decoder; a group was not trained on, and each of its cells is moved as in those trained
-        groups (eight at most) whose controls are nearest to it, by the inverse of the squared distance to their mean.
+        The embedding has no decoder; a group was not trained on, and each of its cells is moved by a mean over trained
+        groups, the eight nearest at most, weighted by the inverse squared distance to the mean of their controls.
 
     Examples
     --------
