@@ -180,7 +180,8 @@ def _checked(model: TransportModel) -> TransportModel:
     need(np.shape(weights["encoding"])[0] == len(encoding.perturbations), "there is not one vector a perturbation")
     if model.validation is not None:
         check_validation(model.validation)
-    check_control_means(model.control_means, design, model.conditions, len(weights["centre"]))
+    if model.control_means is not None:
+        check_control_means(model.control_means, design, model.conditions, len(weights["centre"]))
     units = model.params["units"]
     need(not units or all(any(f.startswith(f"{mod}:") for mod in units) for f in model.var_names), "units do not fit")
     return model

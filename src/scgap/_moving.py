@@ -60,13 +60,12 @@ def select_source(
 
 def warn_of_new_groups(model: TransportModel, groups: pd.DataFrame) -> None:
     """Say in which groups of the cells to move (n_cells rows) others stand in."""
+    nearer = "each of its cells is moved by a mean over trained groups, those with nearer controls counting more"
+    how = "its cells are moved without its context" if model.control_means is None else nearer
     for column, trained in model.encoding.groups.items():
         if new := sorted({str(group) for group in groups[column].unique()} - set(trained)):
-            warnings.warn(
-                f"{column!r} {listed(new)} was not trained on: each of its cells is moved by a mean over trained "
-                f"groups, in which those count more whose controls are nearer. Trained were {listed(trained)}.",
-                stacklevel=3,
-            )
+            message = f"{column!r} {listed(new)} was not trained on: {how}. Trained were {listed(trained)}."
+            warnings.warn(message, stacklevel=3)
 
 
 class Mover(NamedTuple):

@@ -133,11 +133,9 @@ def check_validation(validation: Any) -> None:
     need(validation["error"].dtype.kind == "f", "the validation holds no numbers")
 
 
-def check_control_means(means: np.ndarray | None, design: Design, conditions: pd.DataFrame, n_points: int) -> None:
+def check_control_means(means: np.ndarray, design: Design, conditions: pd.DataFrame, n_points: int) -> None:
     """Where the controls of each trained group are."""
-    if not design.group_cols:
-        need(means is None, "there are means of controls and no groups")
-        return
+    need(bool(design.group_cols), "there are means of controls and no groups")
     trained = conditions.loc[conditions["split"].astype(str) == "train", list(design.group_cols)]
     _compare(means, (len(trained.drop_duplicates()), n_points), "the means of controls")
 
