@@ -39,6 +39,7 @@ def test_sets_the_fields_that_are_documented(screen, fitted, settings, same):
         "representation",
         "history",
         "var_names",
+        "control_means",
     }
     assert stored["embedding"].shape[0] == len(stored["conditions"])
     params = json.loads(stored["params"])
