@@ -28,13 +28,12 @@ def fitted(_fitted):
     return _fitted.copy()
 
 
-def moved(adata, source, line, donor, **options):
+def moved(adata, source, line, donor):
     """Source cells moved as if they were of a group."""
     adata = adata[source].copy()
     adata.obs["cell_line"], adata.obs["donor"] = line, donor
-    settings = {"source": np.ones(adata.n_obs, bool), "copy": True} | options
     with pytest.warns(UserWarning, match="was not trained on: each of its cells is moved by a mean over trained"):
-        return scgap.tl.predict(adata, QUERY, **settings).layers["scgap"]
+        return scgap.tl.predict(adata, QUERY, source=np.ones(adata.n_obs, bool), copy=True).layers["scgap"]
 
 
 def moved_as(adata, source, line, donor):

@@ -1,7 +1,7 @@
 """Moving cells to a condition: which cells, and each in its own group."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import contains, eq
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -115,15 +115,23 @@ def move_cells(mover: Mover, points: np.ndarray, groups: pd.DataFrame, query: Ma
 
 def _move(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
     """Points (n_cells, n) moved by the mean of all maps."""
-    model = mover.model
-    move = partial(_transport, mover, points=points, condition=condition, shares=_shares(mover, points, condition))
-    mean = move(weights=model.weights)
+    from scgap._map import transport_cells  # here, so that importing a function does not load JAX
+
+    model, shares = mover.model, _shares(mover, points, condition)
+    arrays = encode_conditions(model.encoding, [condition._replace(group=group) for group in shares])
+    ways = [(ConditionArrays(*(array[i] for array in arrays)), share) for i, share in enumerate(shares.values())]
+    detail = model.detail_of_sums if adds_up(mover.trained, perturbations_of(condition)) else None
+
+    def move(weights: "Weights") -> np.ndarray:
+        return _mean_over(partial(transport_cells, model.network, weights, detail=detail), points, ways)
+
+    mean = move(model.weights)
     if not model.others:
         return Moved(mean, np.full(len(points), np.nan, np.float32))
     # Mean and squared distances to it, map by map (Welford 1962), so that no more than two predictions are held.
     squares = np.zeros(len(points), np.float32)
     for n, weights in enumerate(model.others, start=2):
-        difference = (other := move(weights=weights)) - mean
+        difference = (other := move(weights)) - mean
         mean += difference / n
         squares += ((other - mean) * difference).sum(1)
     return Moved(mean, np.sqrt(squares / (1 + len(model.others))))
@@ -149,25 +157,14 @@ def _shares(mover: Mover, points: np.ndarray, condition: Condition) -> dict[tupl
     return {mover.groups[i]: share for i, share in zip(stand_ins, shares.T, strict=True)}
 
 
-def _transport(
-    mover: Mover,
-    weights: "Weights",
-    points: np.ndarray,
-    condition: Condition,
-    shares: Mapping[tuple[str, ...], np.ndarray],
+def _mean_over(
+    move: Callable[..., np.ndarray], points: np.ndarray, ways: Sequence[tuple[ConditionArrays, np.ndarray]]
 ) -> np.ndarray:
-    """Points (n_cells, n) moved by one map, as cells of several groups by their shares (n_cells,)."""
-    from scgap._map import transport_cells  # here, so that importing a function does not load JAX
-
-    model = mover.model
-    detail = model.detail_of_sums if adds_up(mover.trained, perturbations_of(condition)) else None
-    move = partial(transport_cells, model.network, weights, detail=detail)
-    arrays = encode_conditions(model.encoding, [condition._replace(group=group) for group in shares])
-    conditions = [ConditionArrays(*(array[i] for array in arrays)) for i in range(len(shares))]
-    if len(shares) == 1:
-        return move(points, conditions[0])
+    """Points (n_cells, n) moved to conditions, by the share (n_cells,) of each."""
+    if len(ways) == 1:
+        return move(cells=points, condition=ways[0][0])
     moved = points.copy()  # to which displacements are added, so that control stays exactly where it is
-    for each, share in zip(conditions, shares.values(), strict=True):
+    for condition, share in ways:
         cells = np.flatnonzero(share)
-        moved[cells] += share[cells, None] * (move(points[cells], each) - points[cells])
+        moved[cells] += share[cells, None] * (move(cells=points[cells], condition=condition) - points[cells])
     return moved
