@@ -3,7 +3,14 @@ import pandas as pd
 import pytest
 
 from scgap._conditions import make_design, parse_condition, read_conditions, records
-from scgap._experiment import condition_table, experiment_populations, make_experiment
+from scgap._encoding import make_encoding
+from scgap._experiment import (
+    condition_table,
+    control_means,
+    experiment_arrays,
+    experiment_populations,
+    make_experiment,
+)
 
 DESIGN = make_design("drug", "control", group_col="line")
 
@@ -56,6 +63,27 @@ def test_conditions_validate_where_their_group_has_controls(controls, validates)
     _, valid = experiment_populations(experiment, points, of_cell, split, np.arange(len(of_cell)))
     for populations in (valid.source_of, valid.target_of):
         assert (np.asarray(valid.size)[np.asarray(populations)[experiment.validated]] >= 2).all()
+
+
+def test_what_only_validates_in_a_new_group_does_so_in_the_nearest_trained_one():
+    """By its validation controls; a test control, however near to another group, says nothing."""
+    others = [(drug, line, "train", 20) for drug in ("control", "A") for line in ("u", "z")]
+    new = [("control", "y", "valid", 4), ("A", "y", "valid", 5), ("control", "y", "test", 30)]
+    experiment, of_cell, split = experiment_of(*TRAINED, *others, *new)
+    line = np.repeat([0.0, 5.0, 9.0, 8.0, 5.0], [45, 20, 20, 20, 20])  # x; controls, then A, of u and z
+    line = np.concatenate([line, np.full(4, 8.0), np.full(5, 0.0), np.full(30, 0.0)])
+    points = np.stack([line, line], axis=1).astype(np.float32)
+    train, valid = experiment_populations(experiment, points, of_cell, split, np.arange(len(of_cell)))
+    means = control_means(experiment, train)
+    assert {group: mean.tolist() for group, mean in means.items()} == {
+        ("u",): [5.0, 5.0],
+        ("x",): [0.0, 0.0],
+        ("z",): [9.0, 9.0],
+    }
+    encoding = make_encoding(DESIGN, experiment.trained, None)
+    context = experiment_arrays(experiment, encoding, means, valid).context
+    assert labels(experiment.trained) == [("A", "u"), ("A", "x"), ("A", "z")]
+    np.testing.assert_array_equal(context[:4, :3], np.eye(3)[[0, 1, 2, 2]])
 
 
 def test_nothing_to_validate_says_what_is_needed():

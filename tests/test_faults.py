@@ -336,7 +336,7 @@ def test_a_fold_that_diverges_does_not_cost_the_map(screen, fit, monkeypatch):
     def diverge(*args, **options):
         raise FloatingPointError("at iteration 3")
 
-    monkeypatch.setattr(_fit_transport, "leave_out", diverge)
+    monkeypatch.setattr(_fit_transport, "fit_without", diverge)
     with pytest.warns(UserWarning, match=r"diverged \(at iteration 3\): what was trained before is kept"):
         stored = fit(screen, n_maps=2, condition_folds=2)
     assert "validation" not in stored

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "_mixture": set(),
     "_ridge": {"_conditions", "_messages"},
     "_stand_ins": {"_conditions", "_support"},
+    "_groups": set(),
     "_losses": {"_sinkhorn"},
     "_map": {"_arrays"},
     "_train": {"_losses", "_map", "_populations"},
@@ -46,7 +47,7 @@ MAY_IMPORT = {
     "_comparison": {"_arrays", "_classifier", "_losses", "_metrics", "_reference"},
     "_scoring": {"_adata", "_baselines", "_comparison", "_conditions", "_reference"},
     "_summary": {"_baselines", "_checks", "_comparison", "_messages"},
-    "_experiment": {"_arrays", "_conditions", "_encoding", "_messages", "_populations", "_splits"},
+    "_experiment": {"_arrays", "_conditions", "_encoding", "_groups", "_messages", "_populations", "_splits"},
     "_stored": READERS,
     "_model": READERS | {"_files", "_map", "_stored"},
     "_names": set(),
@@ -54,7 +55,7 @@ MAY_IMPORT = {
     "_text": READERS | {"_model", "_names", "_units"},
     "_query": READERS | {"_model", "_names", "_text", "_units"},
     "_meanings": READERS | {"_model"},
-    "_moving": READERS | {"_arrays", "_map", "_meanings", "_model", "_support"},
+    "_moving": READERS | {"_arrays", "_groups", "_map", "_meanings", "_model", "_support"},
     "datasets": {"datasets", "_checks", "_messages", "_names"},
     "pp": READERS | {"pp", "_autoencoder", "_classifier", "_losses"},
     "pl": READERS
@@ -67,6 +68,8 @@ MAY_IMPORT = {
         "_checkpoint",
         "_comparison",
         "_experiment",
+        "_folds",
+        "_groups",
         "_joint",
         "_losses",
         "_map",
@@ -74,8 +77,9 @@ MAY_IMPORT = {
         "_metrics",
         "_model",
         "_moving",
+        "_populations",
     }
-    | {"_folds", "_query", "_scoring", "_summary", "_support", "_text", "_train", "_transfer", "_units"},
+    | {"_query", "_scoring", "_summary", "_support", "_text", "_train", "_transfer", "_units"},
     "__init__": {"_model", "datasets", "pl", "pp", "tl"},
 }
 

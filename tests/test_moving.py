@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 import scgap
-from scgap._conditions import Condition
+from scgap._arrays import ConditionArrays
+from scgap._conditions import parse_condition
+from scgap._encoding import encode_conditions
+from scgap._groups import group_shares, stand_in_groups
+from scgap._map import transport_cells
 from scgap._model import get_model
-from scgap._moving import _shares, make_mover
+from scgap._moving import make_mover, move_to
 
 QUERY = {"perturbation": "drug_1", "dose_value": 10.0}
 COLUMNS = {"dose_col": "dose_value", "group_col": ["cell_line", "donor"]}
@@ -77,16 +81,16 @@ def test_a_cell_is_moved_alike_in_whatever_company(fitted):
 
 
 def test_a_cell_where_the_controls_are_is_moved_as_these(fitted):
-    model = get_model(fitted, None, "scgap")
-    shares = _shares(make_mover(model), model.control_means[[3]], Condition((), ("line_9", "c")))
+    means = make_mover(get_model(fitted, None, "scgap")).control_means
+    shares = group_shares(means, means["line_2", "b"][None], ("line_9", "c"))
     assert max(shares, key=lambda group: shares[group]) == ("line_2", "b")
     assert shares["line_2", "b"] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_as_many_as_are_nearest_stand_in(fitted, monkeypatch):
-    monkeypatch.setattr("scgap._moving.N_NEAREST", 2)
-    mover = make_mover(get_model(fitted, None, "scgap"))
-    shares = np.array(list(_shares(mover, fitted.X[SOURCE], Condition((), ("line_9", "c"))).values()))
+    monkeypatch.setattr("scgap._groups.N_NEAREST", 2)
+    means = make_mover(get_model(fitted, None, "scgap")).control_means
+    shares = np.array(list(group_shares(means, fitted.X[SOURCE], ("line_9", "c")).values()))
     assert len(shares) == 6
     assert ((shares > 0).sum(0) == 2).all()
     np.testing.assert_allclose(shares.sum(0), 1.0, rtol=1e-6)
@@ -94,17 +98,24 @@ def test_as_many_as_are_nearest_stand_in(fitted, monkeypatch):
     np.testing.assert_array_equal(shares.argmax(0), nearness(fitted, SOURCE, groups).argmax(0))
 
 
-def test_trained_labels_in_a_new_combination_keep_their_context(fitted):
-    model = get_model(fitted, None, "scgap")
-    mover = make_mover(model)._replace(groups=[("line_1", "a")])
-    (group,) = _shares(mover, fitted.X[SOURCE], Condition((), ("line_1", "b")))
-    assert group == ("line_1", "b")
+def test_which_groups_stand_in():
+    trained = [("x", "a"), ("x", "b"), ("y", "a")]
+    assert stand_in_groups(trained, ("y", "b")) == [("y", "b")]  # both labels were trained
+    assert stand_in_groups(trained, ("x", "c")) == trained[:2]
+    assert stand_in_groups(trained, ("z", "c")) == trained
+    assert stand_in_groups([()], ()) == stand_in_groups([], ()) == [()]
 
 
 def test_an_earlier_map_moves_without_context(fitted):
     del fitted.uns["scgap"]["control_means"]
-    mover = make_mover(get_model(fitted, None, "scgap"))
-    assert list(_shares(mover, fitted.X[SOURCE], Condition((), ("line_9", "c")))) == [("line_9", "c")]
+    model = get_model(fitted, None, "scgap")
+    points = fitted.X[SOURCE]
+    condition = parse_condition(model.design, {**QUERY, "cell_line": "line_9", "donor": "c"})
+    arrays = ConditionArrays(*(array[0] for array in encode_conditions(model.encoding, [condition])))
+    assert not arrays.context.any()
+    several = [transport_cells(model.network, weights, points, arrays) for weights in (model.weights, *model.others)]
+    moved = move_to(make_mover(model), points, condition)
+    np.testing.assert_allclose(moved.points, np.mean(several, axis=0), atol=1e-5)
     fitted.obs["cell_line"] = "line_9"
     with pytest.warns(UserWarning, match="'line_9' was not trained on: its cells are moved without its context"):
         scgap.tl.predict(fitted, QUERY)

@@ -9,7 +9,7 @@ import pytest
 from scgap import _map, _transfer
 from scgap._arrays import ConditionArrays
 from scgap._conditions import Condition
-from scgap._folds import combinations_known_in_parts, predicted_by_parts, validation_table
+from scgap._folds import combinations_known_in_parts, validation_table
 from scgap._losses import COSTS
 from scgap._populations import make_populations
 from scgap._train import Setup, TrainingData
@@ -38,9 +38,7 @@ def test_left_out_conditions_neither_train_nor_validate():
     assert np.asarray(without.train.target_of)[:6].tolist() == [1, 3, 5, 6, 2, 4]
     assert np.asarray(without.valid.target_of)[:6].tolist() == [1, 3, 5, 6, 2, 4]
     assert without.validated.tolist() == [0, 1, 2, 3]
-    context = np.asarray(without.conditions.context)
-    np.testing.assert_array_equal(context[:4].argmax(1), [0, 2, 4, 5])
-    assert not context[4:6].any()  # groups that no condition trains
+    np.testing.assert_array_equal(np.asarray(without.conditions.context)[:6].argmax(1), [0, 2, 4, 5, 1, 3])
 
 
 def test_the_table_of_left_out_conditions():
@@ -49,18 +47,6 @@ def test_the_table_of_left_out_conditions():
     assert table["condition_label"].tolist() == ["a 1", "a 10", "b 1", "b 10", "c 1"]
     assert table["support"].tolist() == ["unseen perturbation"] * 4 + ["extrapolated dose"]
     np.testing.assert_array_equal(table[["identity", "error"]], errors)
-
-
-def test_left_out_pairs_are_predicted_by_their_parts():
-    """Where these are trained alone in the fold, and no other dose or group of the pair is."""
-    names = ["a", "b", "a+b", "c+d", "c"]
-    trained = [Condition(tuple((part, None) for part in name.split("+")), ()) for name in names]
-    assert predicted_by_parts(trained, np.array([2, 3])).tolist() == [True, False]
-    assert predicted_by_parts(trained, np.array([0, 2])).tolist() == [False, False]
-    triple = Condition((("a", None), ("b", None), ("c", None)), ())
-    assert not predicted_by_parts([*trained, triple], np.array([5])).any()  # a+b is trained
-    other_group = trained[2]._replace(group=("line_2",))
-    assert not predicted_by_parts([*trained, other_group], np.array([2])).any()
 
 
 def test_combinations_that_tell_how_to_add_up():
@@ -82,7 +68,6 @@ def test_all_pairs_of_a_hundred_perturbations_take_a_moment():
     trained = [Condition(tuple((name, None) for name in members), ()) for members in sets]
     start = time.perf_counter()
     assert len(combinations_known_in_parts(trained)) == 4_950
-    assert predicted_by_parts(trained, np.arange(100, 1_100)).all()
     assert time.perf_counter() - start < 5
 
 

@@ -1,6 +1,6 @@
 """The experiment behind a fit: which cells train and which validate, and which controls belong to a condition."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 from scgap._arrays import ConditionArrays, pad_rows
 from scgap._conditions import Condition, Design, condition_label, label_text
 from scgap._encoding import Encoding, encode_conditions
+from scgap._groups import Group, group_shares
 from scgap._messages import listed
 from scgap._populations import Populations, make_populations
 from scgap._splits import MIN_CELLS, MIN_VALID, SPLITS
@@ -87,19 +88,34 @@ def experiment_populations(
     return make_populations(points, train, *sources, order), make_populations(points, valid, *sources, order)
 
 
-def control_means(experiment: Experiment, train: Populations) -> np.ndarray:
-    """Means (n_groups, n_points) float32 of the training controls of each trained group, by name."""
+def control_means(experiment: Experiment, train: Populations) -> dict[Group, np.ndarray]:
+    """Means (n_points,) float32 of the training controls of each trained group, in the order of their names."""
     sources = zip(experiment.trained, experiment.source_of, strict=False)  # trained conditions come first
     population_of = {condition.group: population for condition, population in sources}
-    cells, start, size = (np.asarray(array) for array in (train.cells, train.start, train.size))
-    means = [cells[start[i] : start[i] + size[i]].mean(0, dtype=float) for _, i in sorted(population_of.items())]
-    return np.array(means, np.float32)
+    groups = sorted(population_of)
+    return dict(zip(groups, _means(train, [population_of[group] for group in groups]), strict=True))
 
 
-def experiment_arrays(experiment: Experiment, encoding: Encoding) -> ConditionArrays:
-    """The conditions as arrays, padded so that another number of them compiles nothing anew."""
-    arrays = encode_conditions(encoding, [*experiment.trained, *experiment.only_valid])
+def experiment_arrays(
+    experiment: Experiment, encoding: Encoding, means: Mapping[Group, np.ndarray], valid: Populations
+) -> ConditionArrays:
+    """The conditions as arrays, padded so that another number of them compiles nothing anew.
+
+    Those that only validate, in a group that does not train, do so in the trained one whose controls are nearest: of
+    the groups that stand in when cells are moved, the one that counts most. ``means`` are `control_means`.
+    """
+    only_valid, controls = [], _means(valid, experiment.source_of[len(experiment.trained) :])
+    for condition, mean in zip(experiment.only_valid, controls, strict=True):
+        shares = group_shares(means, mean[None], condition.group)
+        only_valid.append(condition._replace(group=max(shares, key=lambda group: shares[group][0])))
+    arrays = encode_conditions(encoding, [*experiment.trained, *only_valid])
     return ConditionArrays(*(pad_rows(array) for array in arrays))
+
+
+def _means(populations: Populations, which: Sequence[int]) -> np.ndarray:
+    """Means (len(which), n_points) float32 of populations."""
+    cells, start, size = (np.asarray(array) for array in (populations.cells, populations.start, populations.size))
+    return np.array([cells[start[i] : start[i] + size[i]].mean(0, dtype=float) for i in which], np.float32)
 
 
 def condition_table(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from scgap._conditions import Condition, condition_label
-from scgap._support import adds_up, known_in_parts, perturbations_of, support_tiers
+from scgap._support import known_in_parts, perturbations_of, support_tiers
 
 MIN_SUMS = 3  # combinations that tell how to add up what their perturbations do alone
 
@@ -54,18 +54,12 @@ def combinations_known_in_parts(trained: Sequence[Condition]) -> np.ndarray:
     return np.array([i for i, c in enumerate(trained) if enough and perturbations_of(c) in known], int)
 
 
-def predicted_by_parts(trained: Sequence[Condition], left_out: np.ndarray) -> np.ndarray:
-    """Of the conditions that a fold leaves out, whether they are predicted by what their members do alone."""
-    sets = {perturbations_of(condition) for condition in without(trained, left_out)}
-    return np.array([adds_up(sets, perturbations_of(trained[i])) for i in left_out], dtype=bool)
-
-
 def validation_table(
     trained: Sequence[Condition], known: Sequence[str], folds: Sequence[np.ndarray], errors: np.ndarray
 ) -> pd.DataFrame:
-    """One row a left-out condition; ``known`` are the perturbations with a vector, ``errors`` (n, 2) as in `leave_out`.
+    """One row a left-out condition, with the support that it has where it was left out.
 
-    The support is that of the condition where it was left out.
+    ``known`` are the perturbations with a vector, ``errors`` (n, 2) those of `transfer_errors`, fold by fold.
     """
     tiers = [
         tier

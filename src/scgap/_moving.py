@@ -1,20 +1,19 @@
 """Moving cells to a condition: which cells, and each in its own group."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from operator import contains, eq
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy.spatial.distance import cdist
 
 from scgap._adata import select_cells
 from scgap._arrays import ConditionArrays
 from scgap._conditions import Condition, parse_condition, read_conditions
 from scgap._encoding import encode_conditions
+from scgap._groups import Group, group_shares
 from scgap._meanings import trained_conditions
 from scgap._messages import listed
 from scgap._model import TransportModel
@@ -22,9 +21,6 @@ from scgap._support import adds_up, perturbations_of
 
 if TYPE_CHECKING:
     from scgap._map import Weights
-
-N_NEAREST = 8  # trained groups that stand in for another one; not tuned, for no data here have more
-TINY = 1e-12  # squared distance below which a cell is where the controls are
 
 
 def select_source(
@@ -75,8 +71,8 @@ class Mover(NamedTuple):
     """With its weights on the device, so that a GPU gets them once."""
     trained: frozenset[frozenset[str]]
     """The sets of perturbations that were trained on."""
-    groups: list[tuple[str, ...]]
-    """Trained groups, in the order of the model's ``control_means``."""
+    control_means: dict[Group, np.ndarray]
+    """(n_points,) of the training controls of each trained group; empty where the model has none."""
 
 
 class Moved(NamedTuple):
@@ -88,14 +84,24 @@ class Moved(NamedTuple):
     """(n_cells,) root mean squared distance of several maps' predictions to their mean; NaN where there is one map."""
 
 
-def make_mover(model: TransportModel) -> Mover:
-    """A model ready to move cells, to however many conditions: the trained ones are read, and weights copied, once."""
+def make_mover(model: TransportModel, trained: Collection[Condition] | None = None) -> Mover:
+    """A model ready to move cells, to however many conditions: the trained ones are read, and weights copied, once.
+
+    ``trained`` are the conditions that its weights were trained on, where these are not all of those of its table.
+    """
     import jax  # here, so that importing a function does not load it
 
     weights, others = jax.device_put((model.weights, model.others))
-    trained = trained_conditions(model)
-    groups = sorted({condition.group for condition in trained})
-    return Mover(model._replace(weights=weights, others=others), frozenset(map(perturbations_of, trained)), groups)
+    of_table = trained_conditions(model)
+    trained = of_table if trained is None else trained
+    groups = sorted({condition.group for condition in of_table})
+    means = {} if model.control_means is None else dict(zip(groups, model.control_means, strict=True))
+    is_trained = {condition.group for condition in trained}
+    return Mover(
+        model._replace(weights=weights, others=others),
+        frozenset(map(perturbations_of, trained)),
+        {group: mean for group, mean in means.items() if group in is_trained},
+    )
 
 
 def move_cells(mover: Mover, points: np.ndarray, groups: pd.DataFrame, query: Mapping[str, Any]) -> Moved:
@@ -109,15 +115,17 @@ def move_cells(mover: Mover, points: np.ndarray, groups: pd.DataFrame, query: Ma
         rows = codes == code
         group = labels.iloc[np.flatnonzero(rows)[0]].to_dict() if columns else {}
         condition = parse_condition(design, {**query, **group})
-        moved.points[rows], moved.spread[rows] = _move(mover, points[rows], condition)
+        moved.points[rows], moved.spread[rows] = move_to(mover, points[rows], condition)
     return moved
 
 
-def _move(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
-    """Points (n_cells, n) moved by the mean of all maps."""
+def move_to(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
+    """Points (n_cells, n), all of the condition's group, moved by the mean of all maps."""
     from scgap._map import transport_cells  # here, so that importing a function does not load JAX
 
-    model, shares = mover.model, _shares(mover, points, condition)
+    model, group = mover.model, condition.group
+    known = {group: np.ones(len(points), np.float32)}
+    shares = group_shares(mover.control_means, points, group) if mover.control_means else known
     arrays = encode_conditions(model.encoding, [condition._replace(group=group) for group in shares])
     ways = [(ConditionArrays(*(array[i] for array in arrays)), share) for i, share in enumerate(shares.values())]
     detail = model.detail_of_sums if adds_up(mover.trained, perturbations_of(condition)) else None
@@ -135,26 +143,6 @@ def _move(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
         mean += difference / n
         squares += ((other - mean) * difference).sum(1)
     return Moved(mean, np.sqrt(squares / (1 + len(model.others))))
-
-
-def _shares(mover: Mover, points: np.ndarray, condition: Condition) -> dict[tuple[str, ...], np.ndarray]:
-    """Which groups a condition's group is moved as, and with what share of each point (n_cells,).
-
-    One whose labels all were trained is itself. For another, those trained groups stand in that share the most labels
-    with it: the N_NEAREST whose controls are nearest to a cell, by their inverse squared distance to it (Shepard 1968).
-    What a cell is tells more of what becomes of it than that its group is new.
-    """
-    model, group = mover.model, condition.group
-    if model.control_means is None or all(map(contains, model.encoding.groups.values(), group)):
-        return {group: np.ones(len(points), np.float32)}
-    n_common = np.array([sum(map(eq, group, other)) for other in mover.groups])
-    stand_ins = np.flatnonzero(n_common == n_common.max())
-    nearness = 1.0 / np.maximum(cdist(points, model.control_means[stand_ins], "sqeuclidean"), TINY)
-    if len(stand_ins) > N_NEAREST:
-        least = np.partition(nearness, -N_NEAREST, axis=1)[:, [-N_NEAREST]]
-        nearness[nearness < least] = 0.0
-    shares = (nearness / nearness.sum(1, keepdims=True)).astype(np.float32)
-    return {mover.groups[i]: share for i, share in zip(stand_ins, shares.T, strict=True)}
 
 
 def _mean_over(

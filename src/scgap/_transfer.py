@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from scgap._losses import energy_distance
-from scgap._map import Weights, transport, transport_parts
+from scgap._map import Weights, transport_parts
 from scgap._populations import ConditionArrays, Populations, spread_cells
 from scgap._train import MAX_VALIDATED, N_REPORTS, N_VALIDATED, Loss, Setup, TrainingData, fit, spread_evenly
 
@@ -48,10 +48,9 @@ def choose_detail(weights: Weights, combinations: np.ndarray, *, data: TrainingD
     return DETAILS[int(np.argmin(errors))]
 
 
-def leave_out(
+def fit_without(
     start: Weights,
     folds: Sequence[np.ndarray],
-    by_parts: Sequence[np.ndarray],
     combinations: Sequence[np.ndarray],
     *,
     data: TrainingData,
@@ -60,29 +59,26 @@ def leave_out(
     n_iters: int,
     learning_rate: float,
     key: jax.Array,
-    on_map: Callable[[], object],
-) -> np.ndarray:
-    """Train a map without the conditions of each fold; return the errors (n_left_out, 2) of these, fold by fold.
+) -> Iterator[tuple[Weights, float]]:
+    """Train a map without the conditions of each fold, and choose its detail of sums.
 
-    They are energy distances to the observed cells: of control cells as they are, and of the prediction. ``by_parts``
-    says of each fold's conditions whether what their members do alone is added up, with the detail that is chosen by
-    the fold's trained ``combinations``, whose positions are among its trained conditions.
+    By the fold's trained ``combinations``, whose positions are among its trained conditions.
     """
-    errors = []
-    for left_out, is_sum, judges in zip(folds, by_parts, combinations, strict=True):
-        without = _without(data, left_out)
+    for left_out, judges in zip(folds, combinations, strict=True):
+        kept = _without(data, left_out)
         n, n_reports = -(-n_iters // FOLDS_SHARE), -(-N_REPORTS // FOLDS_SHARE)  # too few to stop early
         weights, _ = _fit(
-            start, without, setup, loss, n_iters=n, learning_rate=learning_rate, key=key, n_reports=n_reports
+            start, kept, setup, loss, n_iters=n, learning_rate=learning_rate, key=key, n_reports=n_reports
         )
-        detail = choose_detail(weights, judges, data=without, setup=setup)
-        which = np.arange(data.n_conditions - len(left_out), data.n_conditions)
-        padding = 0, -len(which) % MAX_VALIDATED  # few shapes
-        positions, sums = jnp.asarray(np.pad(which, padding)), jnp.asarray(np.pad(is_sum, padding))
-        found = _errors(weights, without.train, without.conditions, positions, sums, detail, len(which), setup=setup)
-        errors.append(np.asarray(found)[: len(which)])
-        on_map()
-    return np.concatenate(errors)
+        yield weights, choose_detail(weights, judges, data=kept, setup=setup)
+
+
+def transfer_errors(move: Callable[[np.ndarray], np.ndarray], cells: Populations, i: int) -> tuple[float, float]:
+    """Energy distances of a condition's controls to its observed cells: as they are, and as they are moved."""
+    source, source_weights, target, target_weights = _cells_of(cells, i)
+    moved = move(np.asarray(source))
+    before, after = (_distance(points, target, source_weights, target_weights) for points in (source, moved))
+    return float(before), float(after)
 
 
 def _without(data: TrainingData, left_out: np.ndarray) -> TrainingData:
@@ -94,36 +90,8 @@ def _without(data: TrainingData, left_out: np.ndarray) -> TrainingData:
         for part in (data.train, data.valid)
     )
     conditions = jax.tree.map(lambda array: array[order], data.conditions)
-    # A group without a trained condition is unseen: its place in the context has no trained weights.
-    context = np.asarray(conditions.context)
-    known = (context[: len(kept)] != 0).any(0)
-    conditions = conditions._replace(context=jnp.asarray(context * known))
     validated = np.flatnonzero(np.isin(order, data.validated) & ~np.isin(order, left_out))
     return TrainingData(train, valid, conditions, len(kept), validated)
-
-
-@partial(jax.jit, static_argnames="setup")
-def _errors(
-    weights: Weights,
-    cells: Populations,
-    conditions: ConditionArrays,
-    which: jax.Array,
-    by_parts: jax.Array,
-    detail: float,
-    n: int,
-    *,
-    setup: Setup,
-) -> jax.Array:
-    """Energy distances (len(which), 2) of source and mapped to observed cells, of the first n of the conditions."""
-
-    def set_errors(rank: jax.Array, errors: jax.Array) -> jax.Array:
-        condition, source, distance = _asked(cells, conditions, which[rank])
-        move = partial(transport, setup.network, weights, source, condition)
-        move_by_parts = partial(transport_parts, setup.network, weights, source, condition, detail)
-        mapped = lax.cond(by_parts[rank], move_by_parts, move)
-        return errors.at[rank].set(jnp.stack([distance(source), distance(mapped)]))
-
-    return lax.fori_loop(0, n, set_errors, jnp.zeros((len(which), 2)))
 
 
 @partial(jax.jit, static_argnames="setup")
@@ -133,21 +101,23 @@ def _sum_errors(
     """Energy distances (len(DETAILS),) of sums to observed cells, averaged over the first n of the conditions."""
 
     def add_errors(rank: jax.Array, total: jax.Array) -> jax.Array:
-        condition, source, distance = _asked(cells, conditions, which[rank])
-        add_up = partial(transport_parts, setup.network, weights, source, condition)
-        return total + lax.map(lambda detail: distance(add_up(detail)), jnp.array(DETAILS))
+        source, source_weights, target, target_weights = _cells_of(cells, which[rank])
+        condition = jax.tree.map(lambda array: array[which[rank]], conditions)
+
+        def error(detail: jax.Array) -> jax.Array:
+            moved = transport_parts(setup.network, weights, source, condition, detail)
+            return energy_distance(moved, target, source_weights, target_weights)
+
+        return total + lax.map(error, jnp.array(DETAILS))
 
     return lax.fori_loop(0, n, add_errors, jnp.zeros(len(DETAILS))) / n
 
 
-def _asked(
-    cells: Populations, conditions: ConditionArrays, i: jax.Array
-) -> tuple[ConditionArrays, jax.Array, Callable[[jax.Array], jax.Array]]:
-    """A condition, cells of its controls, and the energy distance of as many cells to what was observed."""
-    source, source_weights = spread_cells(cells, cells.source_of[i], N_VALIDATED)
-    target, target_weights = spread_cells(cells, cells.target_of[i], N_VALIDATED)
+@jax.jit
+def _cells_of(cells: Populations, i: jax.Array | int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Controls and observed cells of a condition, each with their weights, as `spread_cells` gives them."""
+    source, target = (spread_cells(cells, of[i], N_VALIDATED) for of in (cells.source_of, cells.target_of))
+    return *source, *target
 
-    def distance(moved: jax.Array) -> jax.Array:
-        return energy_distance(moved, target, source_weights, target_weights)
 
-    return jax.tree.map(lambda array: array[i], conditions), source, distance
+_distance = jax.jit(energy_distance)

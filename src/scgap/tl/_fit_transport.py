@@ -1,7 +1,7 @@
 """Fit one conditional transport map to all conditions of an experiment."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -23,16 +23,19 @@ from scgap._conditions import Condition, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
 from scgap._experiment import condition_table, control_means, experiment_arrays, experiment_populations, make_experiment
-from scgap._folds import combinations_known_in_parts, predicted_by_parts, validation_table, without
+from scgap._folds import combinations_known_in_parts, validation_table, without
 from scgap._folds import condition_folds as make_folds
+from scgap._groups import Group, stand_in_groups
 from scgap._joint import check_parts, make_joint_representation, modalities, one_object
 from scgap._map import ConditionalMap, Pooling, Weights, embed, init_weights
 from scgap._messages import listed
 from scgap._model import TransportModel, check_free, get_uns, model_to_uns
+from scgap._moving import Mover, make_mover, move_to
+from scgap._populations import Populations
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Diverged, Loss, Progress, Report, Setup, TrainingData, fit, is_complete, mean_cost
-from scgap._transfer import choose_detail, fit_others, leave_out
+from scgap._transfer import choose_detail, fit_others, fit_without, transfer_errors
 from scgap.tl._arguments import resolve_cost, resolve_unit
 
 # By `benchmarks/quality.py epsilon`, values of epsilon from 0.01 to 0.1 and of the gap's up to 0.02 fit equally well.
@@ -190,8 +193,7 @@ def fit_transport(
         map transfers to others. So as many further maps, of a fifth of the updates that the first ran, leave whole
         conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["validation"]`` tells how
         well these were predicted, and ``expected_error`` in `scgap.tl.screen` and `scgap.tl.evaluate` by tier of
-        support. Groups that were left out are predicted there without others in their stead, so that their error comes
-        out too high. Five folds take as long as the first map. Default: 5, in fits of 1,000 updates or more in which
+        support. Five folds take as long as the first map. Default: 5, in fits of 1,000 updates or more in which
         there is a condition to leave out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
@@ -217,7 +219,8 @@ def fit_transport(
     uns[key_added]["conditions"] : DataFrame
         One row a condition: its labels, doses and groups, ``split``, ``n_cells``.
     uns[key_added]["embedding"] : array (n_conditions, n)
-        What the map makes of each condition, as `scgap.pl.conditions` shows it.
+        What the map makes of each condition, as `scgap.pl.conditions` shows it; in a group that was not trained, the
+        mean over those that can stand in for it.
     uns[key_added]["encoding"], ["representation"], ["var_names"] : dict, dict, array
         What turns conditions and cells into numbers, and back.
     uns[key_added]["history"] : DataFrame
@@ -321,8 +324,6 @@ def fit_transport(
     uns = {name: value for part in modalities(whole, mods)[::-1] for name, value in part.uns.items()} | dict(adata.uns)
     experiment = make_experiment(conditions, of_cell, split, learned=encoding is None)
     table = make_encoding(design, experiment.trained, join_encodings(encoding, uns))
-    arrays = experiment_arrays(experiment, table)
-
     var_names = np.asarray(adata.var_names, dtype=str)
     is_control = np.isin(of_cell, [i for i, condition in enumerate(conditions) if condition.is_control])
     seen, controls = split != "test", is_control & (split == "train")
@@ -334,6 +335,8 @@ def fit_transport(
         representation, points = make_representation(adata, layer, use_rep, seen, controls if standardise else None)
         units = {}
     train, valid = experiment_populations(experiment, points, of_cell, split, order)
+    means = control_means(experiment, train) if design.group_cols else {}
+    arrays = experiment_arrays(experiment, table, means, valid)
 
     n_train = int(train.size.sum())
     if hidden is None:
@@ -398,28 +401,24 @@ def fit_transport(
     starts = [start(seed + SEED_STEP * i) for i in range(1, n_maps)]
     folds = make_folds(experiment.trained, condition_folds, has_encoding=encoding is not None, seed=seed)
     folds = [left_out for left_out in folds if not set(experiment.validated) <= set(left_out)]
-    others: list[Weights] = []
-    detail, validation = 1.0, None
-    if diverged is None and is_complete(history, n_iters):
-        n_ran = history[-1].iteration if history else 0
-        others, detail, validation = _fit_beside(
-            experiment.trained, table.perturbations, weights, fresh, starts, folds, n_ran, run, progress
-        )
     beside = {"n_maps": n_maps, "condition_folds": condition_folds}  # on these a checkpoint does not depend
     perturbed = [condition for condition in conditions if not condition.is_control]
     model = TransportModel(
-        params={**params, **beside, "resolved": {**resolved, "detail_of_sums": detail}},
+        params={**params, **beside, "resolved": {**resolved, "detail_of_sums": 1.0}},
         weights=weights,
         conditions=condition_table(design, conditions, rows, of_cell, split),
-        embedding=_embed(network, weights, table, perturbed),
+        embedding=_embed(network, weights, table, perturbed, {condition.group for condition in experiment.trained}),
         encoding=table,
         history=pd.DataFrame(history, columns=Report._fields).astype(Report.__annotations__),
         representation=representation,
         var_names=var_names,
-        others=others,
-        validation=validation,
-        control_means=control_means(experiment, train) if design.group_cols else None,
+        others=[],
+        validation=None,
+        control_means=np.array(list(means.values())) if means else None,
     )
+    if diverged is None and is_complete(history, n_iters):
+        n_ran = history[-1].iteration if history else 0
+        model = _fit_beside(model, experiment.trained, fresh, starts, folds, n_ran, run, progress)
     result = whole.copy() if copy else whole
     get_uns(result, mods)[key_added] = model_to_uns(model)
     if diverged is not None:
@@ -430,52 +429,80 @@ def fit_transport(
 
 
 def _fit_beside(
+    model: TransportModel,
     trained: Sequence[Condition],
-    known: Sequence[str],
-    weights: Weights,
     fresh: Weights,
     starts: Sequence[Weights],
     folds: Sequence[np.ndarray],
     n_ran: int,
     run: Mapping[str, Any],
     progress: bool,
-) -> tuple[list[Weights], float, pd.DataFrame | None]:
-    """Other maps of all conditions, the detail of sums, and how well left-out conditions are predicted.
+) -> TransportModel:
+    """The model with other maps of all conditions, the detail of sums, and how well left-out conditions are predicted.
 
-    Without what could not be trained. The first map has these ``weights``, which it had after ``n_ran`` updates.
+    Without what could not be trained. Its own map ran ``n_ran`` updates from ``fresh``.
     """
-    others: list[Weights] = []
-    detail, validation = 1.0, None
     n_maps = len(starts) + len(folds)
     try:
-        detail = choose_detail(weights, combinations_known_in_parts(trained), data=run["data"], setup=run["setup"])
+        judges = combinations_known_in_parts(trained)
+        model = _with_detail(model, choose_detail(model.weights, judges, data=run["data"], setup=run["setup"]))
         with tqdm(total=n_maps, desc="further maps", disable=not (progress and n_maps)) as bar:
             for other in fit_others(starts, **run):
-                others.append(other)
+                model = model._replace(others=[*model.others, other])
                 bar.update()
-            if folds:
-                by_parts = [predicted_by_parts(trained, left_out) for left_out in folds]
-                combinations = [combinations_known_in_parts(without(trained, left_out)) for left_out in folds]
-                shorter = {**run, "n_iters": n_ran}
-                errors = leave_out(fresh, folds, by_parts, combinations, **shorter, on_map=bar.update)
-                validation = validation_table(trained, known, folds, errors)
-        return others, detail, validation
+            errors: list[tuple[float, float]] = []
+            kept = [without(trained, left_out) for left_out in folds]
+            combinations = [combinations_known_in_parts(conditions) for conditions in kept]
+            maps = fit_without(fresh, folds, combinations, **{**run, "n_iters": n_ran})
+            for left_out, conditions, (weights, detail) in zip(folds, kept, maps, strict=True):
+                fold_model = _with_detail(model._replace(weights=weights, others=[]), detail)
+                errors += _transfer_errors(make_mover(fold_model, conditions), trained, left_out, run["data"].train)
+                bar.update()
+        if folds:
+            known = model.encoding.perturbations
+            model = model._replace(validation=validation_table(trained, known, folds, np.array(errors)))
+        return model
     except KeyboardInterrupt:
         reason = "Interrupted while further maps were trained"
     except FloatingPointError as error:
         reason = f"Training of a further map diverged ({error})"
     warnings.warn(f"{reason}: what was trained before is kept, and predicts without it.", stacklevel=3)
-    return others, detail, None
+    return model
 
 
-def _embed(network: ConditionalMap, weights: Weights, table: Encoding, conditions: Sequence[Condition]) -> np.ndarray:
-    """Embeddings (n_conditions, n) of conditions; NaN where a perturbation has no vector."""
+def _with_detail(model: TransportModel, detail: float) -> TransportModel:
+    return model._replace(params={**model.params, "resolved": {**model.params["resolved"], "detail_of_sums": detail}})
+
+
+def _transfer_errors(
+    mover: Mover, trained: Sequence[Condition], left_out: np.ndarray, cells: Populations
+) -> list[tuple[float, float]]:
+    """Errors of the left-out conditions, moved exactly as predictions are."""
+
+    def move(points: np.ndarray, condition: Condition) -> np.ndarray:
+        return move_to(mover, points, condition).points
+
+    return [transfer_errors(partial(move, condition=trained[i]), cells, i) for i in left_out]
+
+
+def _embed(
+    network: ConditionalMap,
+    weights: Weights,
+    table: Encoding,
+    conditions: Sequence[Condition],
+    groups: Collection[Group],
+) -> np.ndarray:
+    """Embeddings (n_conditions, n) of conditions; NaN where a perturbation has no vector.
+
+    One in a group that was not trained gets the mean over the ``groups`` that stand in for it.
+    """
     known = [i for i, c in enumerate(conditions) if {name for name, _ in c.members} <= set(table.perturbations)]
-    arrays = encode_conditions(table, [conditions[i] for i in known])
-    result = np.full((len(conditions), network.n_embedding), np.nan, np.float32)
+    ways = [(i, group) for i in known for group in stand_in_groups(groups, conditions[i].group)]
+    arrays = encode_conditions(table, [conditions[i]._replace(group=group) for i, group in ways])
     padded = ConditionArrays(*(pad_rows(array) for array in arrays))
-    result[known] = np.asarray(embed(network, weights, padded))[: len(known)]
-    return result
+    embedded = pd.DataFrame(np.asarray(embed(network, weights, padded))[: len(ways)])
+    of_condition = embedded.groupby(np.array([i for i, _ in ways], int)).mean()
+    return of_condition.reindex(range(len(conditions))).to_numpy(np.float32)
 
 
 def _progress_bar(n_iters: int, progress: bool) -> "tqdm[Any]":

@@ -1,0 +1,42 @@
+"""Groups that were not trained on: which trained ones stand in for them."""
+
+from collections.abc import Collection, Mapping
+from operator import eq
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+type Group = tuple[str, ...]
+"""A label of each group column; empty without such columns."""
+
+N_NEAREST = 8  # trained groups that stand in for another one; not tuned, for no data here have more
+TINY = 1e-12  # squared distance below which a cell is where the controls are
+
+
+def stand_in_groups(trained: Collection[Group], group: Group) -> list[Group]:
+    """A group itself, if each of its labels was trained; else those trained groups that share the most labels."""
+    if all(label in labels for label, labels in zip(group, zip(*trained, strict=True), strict=True)):
+        return [group]
+    n_common = {other: sum(map(eq, group, other)) for other in trained}
+    return [other for other, n in n_common.items() if n == max(n_common.values())]
+
+
+def group_shares(
+    control_means: Mapping[Group, np.ndarray], points: np.ndarray, group: Group
+) -> dict[Group, np.ndarray]:
+    """Which trained groups a group is moved as, and with what share of each point (n_cells,).
+
+    Those of `stand_in_groups`: of several, the N_NEAREST whose training controls, by their means (n_points,), are
+    nearest to a cell, by their inverse squared distance to it (Shepard 1968). What a cell is tells more of what becomes
+    of it than that its group is new.
+    """
+    groups = stand_in_groups(control_means, group)
+    if groups == [group]:
+        return {group: np.ones(len(points), np.float32)}
+    means = np.array([control_means[other] for other in groups])
+    nearness = 1.0 / np.maximum(cdist(points, means, "sqeuclidean"), TINY)
+    if len(groups) > N_NEAREST:
+        least = np.partition(nearness, -N_NEAREST, axis=1)[:, [-N_NEAREST]]
+        nearness[nearness < least] = 0.0
+    shares = (nearness / nearness.sum(1, keepdims=True)).astype(np.float32)
+    return dict(zip(groups, shares.T, strict=True))
