@@ -65,6 +65,18 @@ def test_conditions_validate_where_their_group_has_controls(controls, validates)
         assert (np.asarray(valid.size)[np.asarray(populations)[experiment.validated]] >= 2).all()
 
 
+def test_all_controls_but_those_that_test_are_moved_to_validate():
+    experiment, of_cell, split = experiment_of(*TRAINED, ("control", "x", "test", 7), ("A", "x", "test", 6))
+    points = np.arange(2.0 * len(of_cell), dtype=np.float32).reshape(-1, 2)
+    train, valid = experiment_populations(experiment, points, of_cell, split, np.arange(len(of_cell)))
+    for part, n_controls, n_treated in ((train, 20, 20), (valid, 22, 3)):
+        sizes = np.asarray(part.size)
+        assert sizes[np.asarray(part.source_of)[0]] == n_controls
+        assert sizes[np.asarray(part.target_of)[0]] == n_treated
+        held = np.isin(points[split == "test"], np.asarray(part.cells)[: n_controls + n_treated])
+        assert not held.any()
+
+
 def test_what_only_validates_in_a_new_group_does_so_in_the_nearest_trained_one():
     """By its validation controls; a test control, however near to another group, says nothing."""
     others = [(drug, line, "train", 20) for drug in ("control", "A") for line in ("u", "z")]

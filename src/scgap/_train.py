@@ -29,7 +29,8 @@ N_REPORTS = 40  # a report costs one look at the validation cells and one host s
 PATIENCE = 12  # reports, and
 PATIENT_ITERS = 500  # updates, without a better validation score before training stops: ten times what is averaged
 MAX_VALIDATED = 64  # conditions looked at in a report, evenly spread over all
-N_VALIDATED = 256  # cells of each of them
+N_VALIDATED = 256  # cells of each of them, and
+N_MOVED = 512  # controls that are moved to them: with 1,024 training stops in the same places
 BASE_BATCH = 512  # cells for which the learning rate is given
 GHOST_BATCH = 1_024  # cells at most in one transport problem
 WARM_UP = 0.03  # fraction of the iterations
@@ -86,9 +87,9 @@ class Report(NamedTuple):
     fitting_loss: float
     """Sinkhorn divergence on training batches, averaged over the iterations since the last report."""
     monge_gap: float
-    """Floor-free Monge gap on held-out control cells, averaged over conditions."""
+    """Floor-free Monge gap on control cells, averaged over conditions."""
     valid: float
-    """Unbiased energy distance between mapped and observed held-out cells, averaged over conditions."""
+    """Unbiased energy distance between mapped controls and observed held-out cells, averaged over conditions."""
 
 
 class State(NamedTuple):
@@ -254,12 +255,12 @@ def _validate(
     *,
     setup: Setup,
 ) -> jax.Array:
-    """Energy distance and Monge gap on held-out cells, averaged over the first n of the conditions ``which``."""
+    """Energy distance to held-out cells and Monge gap, averaged over the first n of the conditions ``which``."""
 
     def add_scores(rank: jax.Array, total: jax.Array) -> jax.Array:
         i = which[rank]
         condition = jax.tree.map(lambda array: array[i], conditions)
-        source, source_weights = spread_cells(valid, valid.source_of[i], N_VALIDATED)
+        source, source_weights = spread_cells(valid, valid.source_of[i], N_MOVED)
         target, target_weights = spread_cells(valid, valid.target_of[i], N_VALIDATED)
         mapped = transport(setup.network, weights, source, condition)
         gap = floor_free_monge_gap(source, mapped, source_weights, cost=setup.cost, epsilon=gap_epsilon)

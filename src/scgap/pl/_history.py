@@ -12,7 +12,7 @@ from scgap.pl._style import BASELINE, CEILING, MODEL, finish, get_axes, ink, sha
 
 PANELS = {
     "fitting_loss": "fitting loss\n(Sinkhorn divergence)",
-    "monge_gap": "Monge gap\n(held-out controls)",
+    "monge_gap": "Monge gap\n(controls)",
     "valid": "validation\n(energy distance)",
 }
 

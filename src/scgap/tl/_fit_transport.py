@@ -224,8 +224,8 @@ def fit_transport(
     uns[key_added]["encoding"], ["representation"], ["var_names"] : dict, dict, array
         What turns conditions and cells into numbers, and back.
     uns[key_added]["history"] : DataFrame
-        ``iteration``; ``fitting_loss``, the Sinkhorn divergence on training batches; ``monge_gap`` (floor-free) and
-        ``valid``, the energy distance, on validation cells.
+        ``iteration``; ``fitting_loss``, the Sinkhorn divergence on training batches; ``monge_gap`` (floor-free) of
+        controls; ``valid``, the energy distance of moved controls to the validation cells of their condition.
     uns[key_added]["control_means"] : array (n_groups, n)
         Means of the training controls of each trained group, by name: what other groups are compared with.
     uns[key_added]["others"] : dict
