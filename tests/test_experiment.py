@@ -77,6 +77,20 @@ def test_all_controls_but_those_that_test_are_moved_to_validate():
         assert not held.any()
 
 
+def test_as_many_controls_validate_as_are_looked_at():
+    """Spread evenly over all of them, in the order that decides."""
+    more = [("control", "x", "train", 1_000), ("control", "x", "valid", 500), ("A", "x", "train", 20)]
+    experiment, of_cell, split = experiment_of(*more, ("A", "x", "valid", 3))
+    order = np.random.default_rng(0).permutation(len(of_cell))
+    points = np.arange(2.0 * len(of_cell), dtype=np.float32).reshape(-1, 2)
+    _, valid = experiment_populations(experiment, points, of_cell, split, order)
+    start, size = (int(np.asarray(part)[experiment.source_of[0]]) for part in (valid.start, valid.size))
+    controls = order[order < 1_500]
+    np.testing.assert_array_equal(
+        np.asarray(valid.cells)[start : start + size], points[controls[np.arange(512) * 1_500 // 512]]
+    )
+
+
 def test_what_only_validates_in_a_new_group_does_so_in_the_nearest_trained_one():
     """By its validation controls; a test control, however near to another group, says nothing."""
     others = [(drug, line, "train", 20) for drug in ("control", "A") for line in ("u", "z")]

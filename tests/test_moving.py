@@ -104,6 +104,7 @@ def test_which_groups_stand_in():
     assert stand_in_groups(trained, ("x", "c")) == trained[:2]
     assert stand_in_groups(trained, ("z", "c")) == trained
     assert stand_in_groups([()], ()) == stand_in_groups([], ()) == [()]
+    assert stand_in_groups([], ("x", "c")) == [("x", "c")]  # which were trained is not known
 
 
 def test_an_earlier_map_moves_without_context(fitted):

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, pdist
 
 from scgap import _train
 from scgap._losses import COSTS, sinkhorn_divergence
@@ -297,6 +297,19 @@ def test_only_the_given_number_of_conditions_is_trained_on(fit, weights):
     fit(train=train, n_conditions=1, validated=np.arange(1))
     with pytest.raises(FloatingPointError):
         fit(train=train, n_conditions=2)
+
+
+def test_the_score_is_the_energy_distance_of_all_moved_controls(weights):
+    valid, conditions = make_data(n_cells=400), make_conditions()
+    score, _ = _train._validate(weights, valid, conditions, jnp.arange(2), 2, LOSS.gap_epsilon, setup=SETUP)
+    expected = []
+    for i in range(2):
+        condition = jax.tree.map(lambda array, i=i: array[i], conditions)
+        moved = np.asarray(transport(NETWORK, weights, valid.cells[:400], condition), float)
+        start = 400 * (i + 1)
+        target = np.asarray(valid.cells, float)[start + np.arange(256) * 400 // 256]
+        expected.append(2 * cdist(moved, target).mean() - pdist(moved).mean() - pdist(target).mean())
+    np.testing.assert_allclose(score, np.mean(expected), rtol=1e-3)
 
 
 def test_mean_cost_equals_scipy():

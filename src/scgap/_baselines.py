@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scgap._conditions import Condition
+from scgap._conditions import Condition, Group
 from scgap._gaussian import Gaussian, fit_gaussian, gaussian_map, make_basis
 from scgap._messages import listed
 from scgap._mixture import draw_mixture
@@ -27,7 +27,7 @@ class Training(NamedTuple):
     """Perturbation -> (n_descriptors,), standardised; empty without an encoding."""
     nonnegative: bool
     """Whether predictions are clipped at 0."""
-    controls: Mapping[tuple[str, ...], Gaussian]
+    controls: Mapping[Group, Gaussian]
     """Group -> its control population."""
     shifts: Mapping[Condition, np.ndarray]
     """Perturbed condition -> its mean less that of its group's controls (n_features,), where there are any."""

@@ -42,12 +42,16 @@ class Design(NamedTuple):
         return len(self.dose_cols) == len(self.target_cols)
 
 
+type Group = tuple[str, ...]
+"""A label of each group column; empty without such columns."""
+
+
 class Condition(NamedTuple):
     """A set of perturbations with doses, in a context."""
 
     members: tuple[tuple[str, float | None], ...]
     """Sorted (perturbation, dose) pairs; empty for control; dose None where the design has no doses."""
-    group: tuple[str, ...] = ()
+    group: Group = ()
     time: float | None = None
 
     @property

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 
 from scgap._arrays import ConditionArrays, pad_rows
-from scgap._conditions import Condition, Design, condition_label, label_text
+from scgap._conditions import Condition, Design, Group, condition_label, label_text
 from scgap._encoding import Encoding, encode_conditions
-from scgap._groups import Group, group_shares
+from scgap._groups import group_shares
 from scgap._messages import listed
 from scgap._populations import Populations, make_populations
 from scgap._splits import MIN_CELLS, MIN_VALID, SPLITS
+from scgap._train import N_MOVED
 
 
 class Experiment(NamedTuple):
@@ -80,13 +81,18 @@ def experiment_populations(
 ) -> tuple[Populations, Populations]:
     """Training and validation cells on the device.
 
-    Controls that train validate, too: what is judged is where they are moved, by perturbed cells that do not train, and
-    few controls tell that so badly that training stopped at the wrong time (``benchmarks/README.md``).
+    Controls that train validate, too, up to N_MOVED of a group, evenly spread: what is judged is where they are moved,
+    by perturbed cells that do not train. Few controls tell that so badly that training stopped at the wrong time
+    (``benchmarks/README.md``).
     """
     sources = (experiment.source_of, experiment.target_of)
     train = np.where(split == "train", of_cell, -1)
     valid = np.where(split == "valid", of_cell, -1)
-    valid = np.where(np.isin(train, experiment.source_of), train, valid)
+    for control in set(experiment.source_of):
+        rows = order[(train[order] == control) | (valid[order] == control)]
+        taken = min(len(rows), N_MOVED)
+        valid[rows] = -1
+        valid[rows[(np.arange(taken, dtype=np.float32) * np.float32(len(rows) / taken)).astype(int)]] = control
     return make_populations(points, train, *sources, order), make_populations(points, valid, *sources, order)
 
 
@@ -106,8 +112,9 @@ def experiment_arrays(
     Those that only validate, in a group that does not train, do so in the trained one whose controls are nearest: of
     the groups that stand in when cells are moved, the one that counts most. ``means`` are `control_means`.
     """
-    only_valid, controls = [], _means(valid, experiment.source_of[len(experiment.trained) :])
-    for condition, mean in zip(experiment.only_valid, controls, strict=True):
+    sources = experiment.source_of[len(experiment.trained) :]
+    only_valid = []
+    for condition, mean in zip(experiment.only_valid, _means(valid, sources), strict=True):
         shares = group_shares(means, mean[None], condition.group)
         only_valid.append(condition._replace(group=max(shares, key=lambda group: shares[group][0])))
     arrays = encode_conditions(encoding, [*experiment.trained, *only_valid])
@@ -116,6 +123,8 @@ def experiment_arrays(
 
 def _means(populations: Populations, which: Sequence[int]) -> np.ndarray:
     """Means (len(which), n_points) float32 of populations."""
+    if not which:
+        return np.zeros((0, populations.cells.shape[1]), np.float32)  # without a copy of the cells to the host
     cells, start, size = (np.asarray(array) for array in (populations.cells, populations.start, populations.size))
     return np.array([cells[start[i] : start[i] + size[i]].mean(0, dtype=float) for i in which], np.float32)
 
@@ -145,7 +154,7 @@ def condition_table(
 def _check_sizes(
     conditions: Sequence[Condition],
     trained: Sequence[int],
-    control_of: dict[tuple[str, ...], int],
+    control_of: dict[Group, int],
     n_train: np.ndarray,
 ) -> None:
     groups = {conditions[i].group for i in trained}

@@ -6,19 +6,22 @@ from operator import eq
 import numpy as np
 from scipy.spatial.distance import cdist
 
-type Group = tuple[str, ...]
-"""A label of each group column; empty without such columns."""
+from scgap._conditions import Group
 
 N_NEAREST = 8  # trained groups that stand in for another one; not tuned, for no data here have more
 TINY = 1e-12  # squared distance below which a cell is where the controls are
 
 
 def stand_in_groups(trained: Collection[Group], group: Group) -> list[Group]:
-    """A group itself, if each of its labels was trained; else those trained groups that share the most labels."""
-    if all(label in labels for label, labels in zip(group, zip(*trained, strict=True), strict=True)):
+    """A group itself, if each of its labels was trained; else those trained groups that share the most labels.
+
+    Itself, too, where it is not known which were trained: maps of earlier versions hold no means of controls.
+    """
+    if not trained or all(label in labels for label, labels in zip(group, zip(*trained, strict=True), strict=True)):
         return [group]
     n_common = {other: sum(map(eq, group, other)) for other in trained}
-    return [other for other, n in n_common.items() if n == max(n_common.values())]
+    most = max(n_common.values())
+    return [other for other, n in n_common.items() if n == most]
 
 
 def group_shares(

@@ -11,9 +11,9 @@ from anndata import AnnData
 
 from scgap._adata import select_cells
 from scgap._arrays import ConditionArrays
-from scgap._conditions import Condition, parse_condition, read_conditions
+from scgap._conditions import Condition, Group, parse_condition, read_conditions
 from scgap._encoding import encode_conditions
-from scgap._groups import Group, group_shares
+from scgap._groups import group_shares
 from scgap._meanings import trained_conditions
 from scgap._messages import listed
 from scgap._model import TransportModel
@@ -123,9 +123,7 @@ def move_to(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
     """Points (n_cells, n), all of the condition's group, moved by the mean of all maps."""
     from scgap._map import transport_cells  # here, so that importing a function does not load JAX
 
-    model, group = mover.model, condition.group
-    known = {group: np.ones(len(points), np.float32)}
-    shares = group_shares(mover.control_means, points, group) if mover.control_means else known
+    model, shares = mover.model, group_shares(mover.control_means, points, condition.group)
     arrays = encode_conditions(model.encoding, [condition._replace(group=group) for group in shares])
     ways = [(ConditionArrays(*(array[i] for array in arrays)), share) for i, share in enumerate(shares.values())]
     detail = model.detail_of_sums if adds_up(mover.trained, perturbations_of(condition)) else None

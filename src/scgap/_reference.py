@@ -6,10 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scgap._conditions import Condition
+from scgap._conditions import Condition, Group
 from scgap._metrics import pairwise_distances
-
-type Group = tuple[str, ...]
 
 MOST_PAIRED = 1_000  # cells whose distances make the scale
 MANY_FEATURES = 100  # above which the classifier sees the main directions of the cells alone

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scgap._conditions import Condition
+from scgap._conditions import Condition, Group
 from scgap._messages import listed
 
 MIN_CONDITIONS = 3
@@ -19,7 +19,7 @@ class Ridge(NamedTuple):
     """Perturbation -> (n_descriptors,)."""
     dose_scale: tuple[float, float]
     """Mean and standard deviation of the logarithms of the training doses."""
-    groups: Sequence[tuple[str, ...]]
+    groups: Sequence[Group]
     """Those that were trained on."""
     column_scale: tuple[np.ndarray, np.ndarray]
     """Mean and standard deviation (n_columns,) of the columns; infinite where a column is constant."""
@@ -83,7 +83,7 @@ def _row(
     condition: Condition,
     vectors: Mapping[str, np.ndarray],
     dose_scale: tuple[float, float],
-    groups: Sequence[tuple[str, ...]],
+    groups: Sequence[Group],
 ) -> np.ndarray:
     """Summed vectors, alone and times the doses; mean dose, number of perturbations, group and time."""
     mean, spread = dose_scale

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from math import log10
 from typing import NamedTuple
 
-from scgap._conditions import Condition
+from scgap._conditions import Condition, Group
 
 # From easy to hard; of several that apply, the hardest is the tier. Not "seen" says which part training never saw.
 TIERS = (
@@ -26,7 +26,7 @@ class _Trained(NamedTuple):
     """What training saw."""
 
     conditions: frozenset[Condition]
-    groups: frozenset[tuple[str, ...]]
+    groups: frozenset[Group]
     doses: Mapping[str, frozenset[float | None]]
     """Perturbation -> its doses, in whatever combination, group and at whatever time."""
     times: Mapping[str, frozenset[float | None]]

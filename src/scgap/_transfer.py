@@ -90,6 +90,10 @@ def _without(data: TrainingData, left_out: np.ndarray) -> TrainingData:
         for part in (data.train, data.valid)
     )
     conditions = jax.tree.map(lambda array: array[order], data.conditions)
+    # A group without a trained condition has no trained weights at its place in the context, also to validate with.
+    context = np.asarray(conditions.context)
+    is_trained = (context[: len(kept)] != 0).any(0)
+    conditions = conditions._replace(context=jnp.asarray(context * is_trained))
     validated = np.flatnonzero(np.isin(order, data.validated) & ~np.isin(order, left_out))
     return TrainingData(train, valid, conditions, len(kept), validated)
 

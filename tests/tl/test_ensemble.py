@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.distance import cdist, pdist
 
 import scgap
-from scgap import _train, _transfer
+from scgap import _folds, _train, _transfer
 from scgap._arrays import ConditionArrays
 from scgap._conditions import parse_condition
 from scgap._encoding import encode_conditions
@@ -115,6 +115,24 @@ def test_what_a_fit_chooses_is_what_predicts(pairs, monkeypatch):
     assert moved.any()
 
 
+def test_pairs_that_a_fold_trains_choose_its_detail(pairs, monkeypatch):
+    adata, choose_detail, judged = pairs.copy(), _transfer.choose_detail, []
+
+    def noting(weights, combinations, *, data, setup):
+        judged.append((combinations, data))
+        return choose_detail(weights, combinations, data=data, setup=setup)
+
+    monkeypatch.setattr(_transfer, "choose_detail", noting)
+    monkeypatch.setattr(_folds, "MIN_SUMS", 1)
+    options = {"n_iters": 5, "n_maps": 1, "condition_folds": 3, "hidden": (16,), "batch_size": 64}
+    scgap.tl.fit_transport(adata, dose_col="dose_value", sep="+", split_col="split", progress=False, **options)
+    assert any(len(combinations) for combinations, _ in judged)
+    for combinations, data in judged:
+        assert data.n_conditions < (pairs.uns["scgap"]["conditions"]["split"] == "train").sum()
+        is_pair = np.asarray(data.conditions.presence)[: data.n_conditions].astype(bool).sum(1) == 2
+        assert set(combinations) <= set(np.flatnonzero(is_pair))
+
+
 def test_maps_without_a_detail_have_all_of_it(pairs):
     adata = pairs.copy()
     params = json.loads(adata.uns["scgap"]["params"])
@@ -205,6 +223,7 @@ def test_left_out_groups_are_predicted_as_predict_does(monkeypatch):
     scgap.tl.fit_transport(adata, **COLUMNS, **options)
     model = model_from_uns(adata.uns["scgap"])
     assert set(model.validation["support"]) == {"unseen group"}
+    assert len(predicted) == 3
     lines, points = ["line_1", "line_2", "line_3"], adata.X[:50]
     for mover, move, i in predicted:
         assert not mover.model.others  # a fold has one map

@@ -19,13 +19,13 @@ from scgap._arrays import ConditionArrays, pad_rows
 from scgap._baselines import TAKEN
 from scgap._checkpoint import fingerprint_of, read_checkpoint, write_checkpoint
 from scgap._checks import check_folder, choice, positive, whole_number, widths
-from scgap._conditions import Condition, make_design, read_conditions
+from scgap._conditions import Condition, Group, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
 from scgap._experiment import condition_table, control_means, experiment_arrays, experiment_populations, make_experiment
 from scgap._folds import combinations_known_in_parts, validation_table, without
 from scgap._folds import condition_folds as make_folds
-from scgap._groups import Group, stand_in_groups
+from scgap._groups import stand_in_groups
 from scgap._joint import check_parts, make_joint_representation, modalities, one_object
 from scgap._map import ConditionalMap, Pooling, Weights, embed, init_weights
 from scgap._messages import listed
@@ -135,7 +135,7 @@ def fit_transport(
     split_col
         Column of ``obs`` with the values ``train``, ``valid``, ``test``, see `scgap.pp.split`. Test cells are not
         touched; without valid cells, a tenth of the training cells takes their place (at least 5 of a condition, as
-        long as 10 are left to train on).
+        long as 10 are left to train on). Controls that train are moved to validate, too.
     layer
         Layer to fit; default ``X``. Together with ``use_rep="X_pca"`` the layer that the PCA was made of, to which
         predictions are decoded; default the one that ``scanpy.pp.pca`` noted. Other embeddings do not look at it.
@@ -471,6 +471,7 @@ def _fit_beside(
 
 
 def _with_detail(model: TransportModel, detail: float) -> TransportModel:
+    """The model with another detail of sums."""
     return model._replace(params={**model.params, "resolved": {**model.params["resolved"], "detail_of_sums": detail}})
 
 
@@ -494,15 +495,18 @@ def _embed(
 ) -> np.ndarray:
     """Embeddings (n_conditions, n) of conditions; NaN where a perturbation has no vector.
 
-    One in a group that was not trained gets the mean over the ``groups`` that stand in for it.
+    One in a group that was not trained gets the mean over the ``groups`` that stand in for it: that of their mean
+    context, in which the encoder is linear.
     """
     known = [i for i, c in enumerate(conditions) if {name for name, _ in c.members} <= set(table.perturbations)]
-    ways = [(i, group) for i in known for group in stand_in_groups(groups, conditions[i].group)]
-    arrays = encode_conditions(table, [conditions[i]._replace(group=group) for i, group in ways])
+    arrays = encode_conditions(table, [conditions[i] for i in known])
+    for context, i in zip(arrays.context, known, strict=True):
+        others = [conditions[i]._replace(members=(), group=g) for g in stand_in_groups(groups, conditions[i].group)]
+        context[:] = encode_conditions(table, others).context.mean(0)
+    result = np.full((len(conditions), network.n_embedding), np.nan, np.float32)
     padded = ConditionArrays(*(pad_rows(array) for array in arrays))
-    embedded = pd.DataFrame(np.asarray(embed(network, weights, padded))[: len(ways)])
-    of_condition = embedded.groupby(np.array([i for i, _ in ways], int)).mean()
-    return of_condition.reindex(range(len(conditions))).to_numpy(np.float32)
+    result[known] = np.asarray(embed(network, weights, padded))[: len(known)]
+    return result
 
 
 def _progress_bar(n_iters: int, progress: bool) -> "tqdm[Any]":
