@@ -88,11 +88,12 @@ def experiment_populations(
     sources = (experiment.source_of, experiment.target_of)
     train = np.where(split == "train", of_cell, -1)
     valid = np.where(split == "valid", of_cell, -1)
+    seen = np.maximum(train, valid)[order]
     for control in set(experiment.source_of):
-        rows = order[(train[order] == control) | (valid[order] == control)]
-        taken = min(len(rows), N_MOVED)
+        rows = order[seen == control]
+        taken = np.linspace(0, len(rows), min(len(rows), N_MOVED), endpoint=False).astype(int)
         valid[rows] = -1
-        valid[rows[(np.arange(taken, dtype=np.float32) * np.float32(len(rows) / taken)).astype(int)]] = control
+        valid[rows[taken]] = control
     return make_populations(points, train, *sources, order), make_populations(points, valid, *sources, order)
 
 
