@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save
 
 import scgap
-from scgap import _files, _train
+from scgap import _files, _further_maps, _train
 from scgap.tl import _fit_transport
 
 CHILD = Path(__file__).parent / "killed_fit.py"
@@ -109,7 +109,7 @@ def test_ctrl_c_keeps_what_was_learned_and_says_so(screen, fit, monkeypatch, sta
     if stage == "fit":
         monkeypatch.setattr(_fit_transport, "_on_report", interrupt)
     else:
-        monkeypatch.setattr(_fit_transport, "fit_others", interrupt)
+        monkeypatch.setattr(_further_maps, "fit_others", interrupt)
     with pytest.warns(UserWarning, match="Interrupted .*kept"):
         stored = fit(screen, n_maps=1 if stage == "fit" else 2)
     assert len(stored["history"]) == (1 if stage == "fit" else 40)
@@ -336,7 +336,7 @@ def test_a_fold_that_diverges_does_not_cost_the_map(screen, fit, monkeypatch):
     def diverge(*args, **options):
         raise FloatingPointError("at iteration 3")
 
-    monkeypatch.setattr(_fit_transport, "fit_without", diverge)
+    monkeypatch.setattr(_further_maps, "fit_without", diverge)
     with pytest.warns(UserWarning, match=r"diverged \(at iteration 3\): what was trained before is kept"):
         stored = fit(screen, n_maps=2, condition_folds=2)
     assert "validation" not in stored

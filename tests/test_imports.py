@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "_text": READERS | {"_model", "_names", "_units"},
     "_query": READERS | {"_model", "_names", "_text", "_units"},
     "_meanings": READERS | {"_model"},
+    "_further_maps": {"_conditions", "_folds", "_map", "_model", "_moving", "_transfer"},
     "_moving": READERS | {"_arrays", "_groups", "_map", "_meanings", "_model", "_support"},
     "datasets": {"datasets", "_checks", "_messages", "_names"},
     "pp": READERS | {"pp", "_autoencoder", "_classifier", "_losses"},
@@ -69,6 +70,7 @@ MAY_IMPORT = {
         "_comparison",
         "_experiment",
         "_folds",
+        "_further_maps",
         "_groups",
         "_joint",
         "_losses",
@@ -77,9 +79,10 @@ MAY_IMPORT = {
         "_metrics",
         "_model",
         "_moving",
-        "_populations",
+        "_query",
+        "_scoring",
     }
-    | {"_query", "_scoring", "_summary", "_support", "_text", "_train", "_transfer", "_units"},
+    | {"_summary", "_support", "_text", "_train", "_units"},
     "__init__": {"_model", "datasets", "pl", "pp", "tl"},
 }
 

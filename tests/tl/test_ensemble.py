@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.distance import cdist, pdist
 
 import scgap
-from scgap import _folds, _train, _transfer
+from scgap import _folds, _further_maps, _train, _transfer
 from scgap._arrays import ConditionArrays
 from scgap._conditions import parse_condition
 from scgap._encoding import encode_conditions
@@ -104,7 +104,7 @@ def test_pairs_are_added_up_with_the_detail_that_was_chosen(pairs, detail):
 def test_what_a_fit_chooses_is_what_predicts(pairs, monkeypatch):
     adata, chosen = pairs.copy(), iter([0.5, 0.0, 0.0, 0.0])  # of the fit, and of three folds
     monkeypatch.setattr(_transfer, "choose_detail", lambda *args, **options: next(chosen))
-    monkeypatch.setattr(_fit_transport, "choose_detail", lambda *args, **options: next(chosen))
+    monkeypatch.setattr(_further_maps, "choose_detail", lambda *args, **options: next(chosen))
     options = {"n_iters": 40, "n_maps": 2, "condition_folds": 3, "hidden": (16,), "batch_size": 64}
     scgap.tl.fit_transport(adata, dose_col="dose_value", sep="+", split_col="split", progress=False, **options)
     assert model_from_uns(adata.uns["scgap"]).detail_of_sums == 0.5
@@ -207,7 +207,7 @@ def test_left_out_groups_are_predicted_as_predict_does(monkeypatch):
     """By other groups in their stead: one drug in three lines, of which each fold leaves one out."""
     adata = scgap.datasets.simulate_screen(900, n_features=3, n_drugs=1, doses=[10.0], n_groups=3, seed=2)
     movers, predicted = [], []
-    make_mover, transfer_errors = _fit_transport.make_mover, _fit_transport.transfer_errors
+    make_mover, transfer_errors = _further_maps.make_mover, _further_maps.transfer_errors
 
     def noting_mover(*args):
         movers.append(make_mover(*args))
@@ -217,8 +217,8 @@ def test_left_out_groups_are_predicted_as_predict_does(monkeypatch):
         predicted.append((movers[-1], move, i))
         return transfer_errors(move, cells, i)
 
-    monkeypatch.setattr(_fit_transport, "make_mover", noting_mover)
-    monkeypatch.setattr(_fit_transport, "transfer_errors", noting_errors)
+    monkeypatch.setattr(_further_maps, "make_mover", noting_mover)
+    monkeypatch.setattr(_further_maps, "transfer_errors", noting_errors)
     options = {"n_iters": 200, "n_maps": 2, "condition_folds": 3, "hidden": (16,), "progress": False}
     scgap.tl.fit_transport(adata, **COLUMNS, **options)
     model = model_from_uns(adata.uns["scgap"])
@@ -247,13 +247,13 @@ def test_left_out_conditions_are_judged_by_all_their_training_cells(pairs, monke
     """Where these are few: the errors are energy distances to the observed cells, of controls and of moved ones."""
     adata = pairs[pairs.obs["split"] != "test"]
     adata = adata[adata.obs.groupby(["perturbation", "split"], observed=True).cumcount() < 200].copy()
-    moved, transfer_errors = [], _fit_transport.transfer_errors
+    moved, transfer_errors = [], _further_maps.transfer_errors
 
     def noting_errors(move, cells, i):
         moved.append(move)
         return transfer_errors(move, cells, i)
 
-    monkeypatch.setattr(_fit_transport, "transfer_errors", noting_errors)
+    monkeypatch.setattr(_further_maps, "transfer_errors", noting_errors)
     options = {"n_iters": 40, "n_maps": 1, "condition_folds": 2, "hidden": (16,), "progress": False}
     scgap.tl.fit_transport(adata, dose_col="dose_value", sep="+", split_col="split", **options)
     model = model_from_uns(adata.uns["scgap"])
@@ -293,7 +293,7 @@ def test_ctrl_c_keeps_the_maps_before(validated, monkeypatch, step, kept):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_fit_transport, step, interrupted)
+    monkeypatch.setattr(_further_maps, step, interrupted)
     with pytest.warns(UserWarning, match="Interrupted while further maps were trained"):
         fit(validated, n_iters=5, n_maps=2, condition_folds=3)
     assert {"others", "validation"} & set(validated.uns["scgap"]) == kept

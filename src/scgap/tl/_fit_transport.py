@@ -23,19 +23,16 @@ from scgap._conditions import Condition, Group, make_design, read_conditions
 from scgap._descriptors import EncodingArgument, join_encodings
 from scgap._encoding import Encoding, encode_conditions, initial_vectors, make_encoding
 from scgap._experiment import condition_table, control_means, experiment_arrays, experiment_populations, make_experiment
-from scgap._folds import combinations_known_in_parts, validation_table, without
 from scgap._folds import condition_folds as make_folds
+from scgap._further_maps import fit_further
 from scgap._groups import stand_in_groups
 from scgap._joint import check_parts, make_joint_representation, modalities, one_object
 from scgap._map import ConditionalMap, Pooling, Weights, embed, init_weights
 from scgap._messages import listed
 from scgap._model import TransportModel, check_free, get_uns, model_to_uns
-from scgap._moving import Mover, make_mover, move_to
-from scgap._populations import Populations
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Diverged, Loss, Progress, Report, Setup, TrainingData, fit, is_complete, mean_cost
-from scgap._transfer import choose_detail, fit_others, fit_without, transfer_errors
 from scgap.tl._arguments import resolve_cost, resolve_unit
 
 # By `benchmarks/quality.py epsilon`, values of epsilon from 0.01 to 0.1 and of the gap's up to 0.02 fit equally well.
@@ -348,7 +345,8 @@ def fit_transport(
     def start(seed: int) -> Weights:
         return init_weights(network, seed, initial_vectors(table, seed), one_condition, training_points)
 
-    fresh = start(seed)
+    starts = [start(seed + SEED_STEP * i) for i in range(n_maps)]
+    fresh = starts[0]
     scale = mean_cost(train, len(experiment.trained), cost=ground_cost)
     if scale == 0:
         raise ValueError(
@@ -398,7 +396,6 @@ def fit_transport(
             if copy or not error.history:
                 raise
             diverged, weights, history = error, error.best, error.history
-    starts = [start(seed + SEED_STEP * i) for i in range(1, n_maps)]
     folds = make_folds(experiment.trained, condition_folds, has_encoding=encoding is not None, seed=seed)
     folds = [left_out for left_out in folds if not set(experiment.validated) <= set(left_out)]
     beside = {"n_maps": n_maps, "condition_folds": condition_folds}  # on these a checkpoint does not depend
@@ -418,7 +415,7 @@ def fit_transport(
     )
     if diverged is None and is_complete(history, n_iters):
         n_ran = history[-1].iteration if history else 0
-        model = _fit_beside(model, experiment.trained, fresh, starts, folds, n_ran, run, progress)
+        model = fit_further(model, experiment.trained, starts, folds, n_ran=n_ran, run=run, progress=progress)
     result = whole.copy() if copy else whole
     get_uns(result, mods)[key_added] = model_to_uns(model)
     if diverged is not None:
@@ -426,64 +423,6 @@ def fit_transport(
             f"{diverged} uns[{key_added!r}] holds the best weights of the {history[-1].iteration} iterations before."
         )
     return result if copy else None
-
-
-def _fit_beside(
-    model: TransportModel,
-    trained: Sequence[Condition],
-    fresh: Weights,
-    starts: Sequence[Weights],
-    folds: Sequence[np.ndarray],
-    n_ran: int,
-    run: Mapping[str, Any],
-    progress: bool,
-) -> TransportModel:
-    """The model with other maps of all conditions, the detail of sums, and how well left-out conditions are predicted.
-
-    Without what could not be trained. Its own map ran ``n_ran`` updates from ``fresh``.
-    """
-    n_maps = len(starts) + len(folds)
-    try:
-        judges = combinations_known_in_parts(trained)
-        model = _with_detail(model, choose_detail(model.weights, judges, data=run["data"], setup=run["setup"]))
-        with tqdm(total=n_maps, desc="further maps", disable=not (progress and n_maps)) as bar:
-            for other in fit_others(starts, **run):
-                model = model._replace(others=[*model.others, other])
-                bar.update()
-            errors: list[tuple[float, float]] = []
-            kept = [without(trained, left_out) for left_out in folds]
-            combinations = [combinations_known_in_parts(conditions) for conditions in kept]
-            maps = fit_without(fresh, folds, combinations, **{**run, "n_iters": n_ran})
-            for left_out, conditions, (weights, detail) in zip(folds, kept, maps, strict=True):
-                fold_model = _with_detail(model._replace(weights=weights, others=[]), detail)
-                errors += _transfer_errors(make_mover(fold_model, conditions), trained, left_out, run["data"].train)
-                bar.update()
-        if folds:
-            known = model.encoding.perturbations
-            model = model._replace(validation=validation_table(trained, known, folds, np.array(errors)))
-        return model
-    except KeyboardInterrupt:
-        reason = "Interrupted while further maps were trained"
-    except FloatingPointError as error:
-        reason = f"Training of a further map diverged ({error})"
-    warnings.warn(f"{reason}: what was trained before is kept, and predicts without it.", stacklevel=3)
-    return model
-
-
-def _with_detail(model: TransportModel, detail: float) -> TransportModel:
-    """The model with another detail of sums."""
-    return model._replace(params={**model.params, "resolved": {**model.params["resolved"], "detail_of_sums": detail}})
-
-
-def _transfer_errors(
-    mover: Mover, trained: Sequence[Condition], left_out: np.ndarray, cells: Populations
-) -> list[tuple[float, float]]:
-    """Errors of the left-out conditions, moved exactly as predictions are."""
-
-    def move(points: np.ndarray, condition: Condition) -> np.ndarray:
-        return move_to(mover, points, condition).points
-
-    return [transfer_errors(partial(move, condition=trained[i]), cells, i) for i in left_out]
 
 
 def _embed(
