@@ -13,7 +13,7 @@ from scgap._conditions import Design, read_conditions
 from scgap._losses import COSTS, cost_matrix, transport_cost
 from scgap._splits import MIN_CELLS, read_split
 
-EPSILON = 0.05  # of the mean cost within a population, as in a fit to many cells
+EPSILON = 0.05  # of the mean cost within a population, as in a fit
 CHUNK = 128  # pairs of populations a call: large enough to be fast, and small enough to be stopped between two
 AT_ONCE = 8  # pairs solved together, the fastest of 1, 8 and 32 on two cores
 

@@ -35,10 +35,9 @@ from scgap._splits import assign_split
 from scgap._train import Diverged, Loss, Progress, Report, Setup, TrainingData, fit, is_complete, mean_cost
 from scgap.tl._arguments import resolve_cost, resolve_unit
 
-# Of many cells values of epsilon from 0.01 to 0.1 and of the gap's up to 0.02 fit equally well (`benchmarks/quality.py
-# epsilon`); of few, a small one learns their noise.
-EPSILON = 0.05  # of the mean cost between perturbed cells, at least: 1 / sqrt(n) of n cells, where that is more
-GAP_EPSILON = 0.02  # the same for the Monge gap, whose plan should be sharp, however few cells there are
+# By `benchmarks/quality.py epsilon`, values of epsilon from 0.01 to 0.1 and of the gap's up to 0.02 fit equally well.
+EPSILON = 0.05  # of the mean cost between perturbed cells
+GAP_EPSILON = 0.02  # the same for the Monge gap, whose plan should be sharp
 N_MAPS = 3  # whose mean is the prediction, and
 N_FOLDS = 5  # of the condition-level validation, in fits of
 LONG = 1_000  # updates or more: fewer are a trial
@@ -153,8 +152,7 @@ def fit_transport(
         Ground cost of both terms: ``"euclidean"``, ``"sqeuclidean"`` or an OTT cost function.
     epsilon
         Entropic regularisation of the divergence, in units of the cost. Default: 5 % of the mean cost between perturbed
-        cells of one condition; ``1 / sqrt(n)`` of it where conditions have fewer than 400 training cells, ``n`` in the
-        median, whose noise a sharper divergence would teach.
+        cells of one condition.
     gap_weight
         Weight :math:`\lambda` of the Monge gap.
     gap_epsilon
@@ -355,9 +353,8 @@ def fit_transport(
             "The mean cost between perturbed cells of one condition is 0: all of them are the same. Transport needs "
             "cells that differ: look at the data, and pass what holds it as layer= or use_rep=."
         )
-    n_median = np.median(np.asarray(train.size[train.target_of[: len(experiment.trained)]]))
     loss = Loss(
-        epsilon=max(EPSILON, n_median**-0.5) * scale if epsilon is None else epsilon,
+        epsilon=EPSILON * scale if epsilon is None else epsilon,
         gap_epsilon=GAP_EPSILON * scale if gap_epsilon is None else gap_epsilon,
         gap_weight=gap_weight,
     )
