@@ -39,6 +39,12 @@ def select_source(
                 f"condition names the group {listed(asked.values())}, and {(cells & ~in_group).sum()} source cells "
                 "are not of it. Cells are moved in their own group: leave it out of condition, or select cells of it."
             )
+        for column in design.group_cols:
+            if n_without := int(obs[column].isna().to_numpy()[cells].sum()):
+                raise ValueError(
+                    f"source selects {n_without} cells without a label in {column!r}. Cells are moved in their own "
+                    "group: fill it in, or select cells that have one."
+                )
     else:
         conditions, of_cell, _ = read_conditions(design, obs, need_controls=False)
         control = [i for i, condition in enumerate(conditions) if condition.is_control]

@@ -428,6 +428,20 @@ def test_wrong_questions_are_refused(fitted, refused, condition, arguments, erro
         scgap.tl.predict(fitted, condition, copy=copy, **arguments)
 
 
+def test_cells_without_a_group_are_not_moved(fitted, refused):
+    fitted.obs["cell_line"] = fitted.obs["cell_line"].astype(object)
+    source = controls(fitted)
+    fitted.obs.loc[fitted.obs_names[source][:2], "cell_line"] = np.nan
+    query = {name: value for name, value in QUERY.items() if name != "cell_line"}
+    with refused(fitted, ValueError, "source selects 2 cells without a label in 'cell_line'", "fill it in"):
+        scgap.tl.predict(fitted, query, source=source)
+    with refused(fitted, ValueError, "source selects 2 cells without a label in 'cell_line'"):
+        scgap.tl.screen(fitted, [query], source=source)
+    scgap.tl.predict(fitted, query)  # all controls of a group: those without are none
+    moved = (fitted.layers["scgap"] != fitted.X).any(axis=1)
+    np.testing.assert_array_equal(moved, source & fitted.obs["cell_line"].notna().to_numpy())
+
+
 def test_wrong_objects_are_refused(fitted, refused):
     view = fitted[:700]
     with refused(view, ValueError, "view", "adata.copy()", "copy=True"):

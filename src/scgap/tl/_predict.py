@@ -96,8 +96,9 @@ def predict(
     TypeError
         ``data`` is no AnnData or MuData, or an argument is of a type that it cannot have.
     ValueError
-        A dose or time is left open; ``source`` selects nothing; there are no controls to move; features are missing or
-        unknown; the place to write to holds the fitted data, or anything that is not a prediction.
+        A dose or time is left open; ``source`` selects nothing, or cells without a group; there are no controls to
+        move; features are missing or unknown; the place to write to holds the fitted data, or anything that is not a
+        prediction.
 
     Warns
     -----
