@@ -40,6 +40,22 @@ def test_with_an_encoding_whole_perturbations_are_left_out_too():
         assert len(left_out) < len(GRID) / 2
 
 
+@pytest.mark.parametrize("names", ["abc", "abcd", "abcdefghi"])
+def test_of_few_perturbations_one_is_left_out_at_a_time(names):
+    trained = [single(name, dose) for name in names for dose in (1.0, 10.0, 100.0)]
+    folds = condition_folds(trained, 5, has_encoding=True, seed=0)
+    gone = [set(names) - kept_names(trained, left_out) for left_out in folds]
+    assert [len(each) for each in gone] == [1] * min(len(names), 5) + [0] * (5 - min(len(names), 5))
+    assert len(set().union(*gone)) == min(len(names), 5)
+
+
+def test_neither_of_two_perturbations_is_left_out():
+    trained = [single(name, dose) for name in "ab" for dose in (1.0, 10.0, 100.0)]
+    folds = condition_folds(trained, 2, has_encoding=True, seed=0)
+    assert folds
+    assert all(kept_names(trained, left_out) == {"a", "b"} for left_out in folds)
+
+
 def test_what_no_other_condition_tells_of_stays():
     assert condition_folds([single("a"), single("b"), single("c")], 5, has_encoding=False, seed=0) == []
     trained = [single("a"), single("b"), PAIR]

@@ -156,3 +156,33 @@ def test_maps_without_groups_have_no_means():
     scgap.tl.fit_transport(adata, dose_col="dose_value", n_iters=1, progress=False)
     assert "control_means" not in adata.uns["scgap"]
     assert json.loads(adata.uns["scgap"]["params"])["design"]["group_cols"] == []
+
+
+def test_groups_that_stand_in_disagree_in_the_spread(fitted):
+    """It is of all their predictions by all maps, each with its share."""
+    model, points = get_model(fitted, None, "scgap"), fitted.X[SOURCE]
+    lines = [("line_1", "a"), ("line_2", "a"), ("line_3", "a")]
+    conditions = [parse_condition(model.design, {**QUERY, "cell_line": line, "donor": donor}) for line, donor in lines]
+    arrays = encode_conditions(model.encoding, conditions)
+    shares = nearness(fitted, SOURCE, lines)
+    shares /= shares.sum(0)
+    maps = (model.weights, *model.others)
+    each = np.array(
+        [
+            [
+                transport_cells(model.network, weights, points, ConditionArrays(*(part[i] for part in arrays)))
+                for i in range(3)
+            ]
+            for weights in maps
+        ]
+    )  # (n_maps, n_groups, n_cells, n_features)
+    mean = (shares[:, :, None] * each.mean(0)).sum(0)
+    squares = (shares * np.square(each - mean).sum(-1).mean(0)).sum(0)
+    asked = parse_condition(model.design, {**QUERY, "cell_line": "line_9", "donor": "a"})
+    moved = move_to(make_mover(model), points, asked)
+    np.testing.assert_allclose(moved.points, mean, atol=1e-4)
+    np.testing.assert_allclose(moved.spread, np.sqrt(squares), rtol=1e-3)
+    one = [move_to(make_mover(model), points, condition) for condition in conditions]
+    between = np.sqrt((shares * np.square(np.array([m.points for m in one]) - mean).sum(-1)).sum(0))
+    assert (moved.spread > between).all()
+    assert (between > 0).all()

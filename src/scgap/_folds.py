@@ -9,6 +9,7 @@ import pandas as pd
 from scgap._conditions import Condition, condition_label
 from scgap._support import known_in_parts, perturbations_of, support_tiers
 
+MIN_PERTURBATIONS = 3  # of which one can be left out, and others are like it or not
 MIN_SUMS = 3  # combinations that tell how to add up what their perturbations do alone
 
 
@@ -16,15 +17,17 @@ def condition_folds(trained: Sequence[Condition], n_folds: int, *, has_encoding:
     """Positions of the trained conditions that each fold leaves out; folds without any are left out themselves.
 
     With an encoding, which can place them, half of what is left out are whole perturbations, with all their conditions,
-    and half are single conditions; without one, all are single, and their perturbations stay in others.
+    and half are single conditions; without one, and of fewer than three perturbations, all are single, and their
+    perturbations stay in others.
     """
     generator = np.random.default_rng([seed, 2])
-    n_parts = 2 * n_folds if has_encoding else n_folds
     names = generator.permutation(sorted({name for condition in trained for name, _ in condition.members}))
+    leave_names = has_encoding and len(names) >= MIN_PERTURBATIONS
+    n_parts = 2 * n_folds if leave_names else n_folds
     order = generator.permutation(len(trained))
     folds = []
     for fold in range(n_folds):
-        unseen = set(names[fold::n_parts]) if has_encoding and len(names) >= n_parts else set()
+        unseen = set(names[fold::n_parts]) if leave_names else set()
         out = {i for i, condition in enumerate(trained) if unseen.intersection(name for name, _ in condition.members)}
         kept = Counter(name for i in range(len(trained)) if i not in out for name, _ in trained[i].members)
         for i in order[fold::n_parts]:

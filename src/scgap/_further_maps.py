@@ -34,19 +34,18 @@ def fit_further(
     own, *others = starts
     n_maps = len(others) + len(folds)
     try:
-        judges = combinations_known_in_parts(trained)
-        model = _with_detail(model, choose_detail(model.weights, judges, data=run["data"], setup=run["setup"]))
+        sums = combinations_known_in_parts(trained)
+        model = _with_detail(model, choose_detail(model.weights, sums, data=run["data"], setup=run["setup"]))
         with tqdm(total=n_maps, desc="further maps", disable=not (progress and n_maps)) as bar:
             for other in fit_others(others, **run):
                 model = model._replace(others=[*model.others, other])
                 bar.update()
             errors: list[tuple[float, float]] = []
-            for fold_errors in _transfer_errors(model, trained, own, folds, {**run, "n_iters": n_ran}):
-                errors += fold_errors
+            for n, errors_of_fold in enumerate(_errors_of_folds(model, trained, own, folds, run, n_ran), start=1):
+                errors += errors_of_fold
+                table = validation_table(trained, model.encoding.perturbations, folds[:n], np.array(errors))
+                model = model._replace(validation=table)
                 bar.update()
-        if folds:
-            known = model.encoding.perturbations
-            model = model._replace(validation=validation_table(trained, known, folds, np.array(errors)))
         return model
     except KeyboardInterrupt:
         reason = "Interrupted while further maps were trained"
@@ -56,17 +55,18 @@ def fit_further(
     return model
 
 
-def _transfer_errors(
+def _errors_of_folds(
     model: TransportModel,
     trained: Sequence[Condition],
     start: Weights,
     folds: Sequence[np.ndarray],
     run: Mapping[str, Any],
+    n_ran: int,
 ) -> Iterator[list[tuple[float, float]]]:
-    """Errors of each fold's left-out conditions, moved exactly as predictions are, by a map that never saw them."""
+    """`transfer_errors` of each fold's left-out conditions, moved as predictions are, by a map that never saw them."""
     kept = [without(trained, left_out) for left_out in folds]
-    combinations = [combinations_known_in_parts(conditions) for conditions in kept]
-    maps = fit_without(start, folds, combinations, **run)
+    sums = [combinations_known_in_parts(conditions) for conditions in kept]
+    maps = fit_without(start, folds, sums, **{**run, "n_iters": n_ran})
     for left_out, conditions, (weights, detail) in zip(folds, kept, maps, strict=True):
         mover = make_mover(_with_detail(model._replace(weights=weights, others=[]), detail), conditions)
         yield [transfer_errors(partial(_move, mover, trained[i]), run["data"].train, i) for i in left_out]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from scgap._map import ConditionalMap, Weights
 
 
+MIN_LEFT_OUT = 3  # conditions of a tier, whose mean error tells what to expect
 FORMAT_VERSION = 1
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)  # by strange content
 TABLE = ("condition_label", "split", "n_cells")  # columns of the table of conditions beside those of the design
@@ -69,12 +70,13 @@ class TransportModel(NamedTuple):
         return float(self.params["resolved"].get("detail_of_sums", 1.0))
 
     def expected_error(self, tier: str) -> float:
-        """Energy distance, in the fitted space, to expect for a condition of this tier; NaN where nothing tells."""
+        """Energy distance, in the fitted space, to expect for a condition of this tier; NaN where too little tells."""
         if tier == "seen":
             return float(self.history["valid"].min())
         if self.validation is None:
             return np.nan
-        return float(self.validation.loc[self.validation["support"].astype(str) == tier, "error"].mean())
+        errors = self.validation.loc[self.validation["support"].astype(str) == tier, "error"]
+        return float(errors.mean()) if len(errors) >= MIN_LEFT_OUT else np.nan
 
     @property
     def network(self) -> "ConditionalMap":

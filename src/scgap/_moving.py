@@ -1,9 +1,8 @@
 """Moving cells to a condition: which cells, and each in its own group."""
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,6 @@ from scgap._meanings import trained_conditions
 from scgap._messages import listed
 from scgap._model import TransportModel
 from scgap._support import adds_up, perturbations_of
-
-if TYPE_CHECKING:
-    from scgap._map import Weights
 
 
 def select_source(
@@ -87,7 +83,9 @@ class Moved(NamedTuple):
     points: np.ndarray
     """(n_cells, n)."""
     spread: np.ndarray
-    """(n_cells,) root mean squared distance of several maps' predictions to their mean; NaN where there is one map."""
+    """(n_cells,) root mean squared distance to their mean of what each map, and each group that stands in, predicts.
+
+    NaN where there is one map."""
 
 
 def make_mover(model: TransportModel, trained: Collection[Condition] | None = None) -> Mover:
@@ -126,37 +124,23 @@ def move_cells(mover: Mover, points: np.ndarray, groups: pd.DataFrame, query: Ma
 
 
 def move_to(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
-    """Points (n_cells, n), all of the condition's group, moved by the mean of all maps."""
+    """Points (n_cells, n), all of the condition's group, moved by the mean of all maps, and of groups that stand in."""
     from scgap._map import transport_cells  # here, so that importing a function does not load JAX
 
     model, shares = mover.model, group_shares(mover.control_means, points, condition.group)
-    arrays = encode_conditions(model.encoding, [condition._replace(group=group) for group in shares])
-    ways = [(ConditionArrays(*(array[i] for array in arrays)), share) for i, share in enumerate(shares.values())]
+    encoded = encode_conditions(model.encoding, [condition._replace(group=group) for group in shares])
+    ways = [(ConditionArrays(*(array[i] for array in encoded)), share) for i, share in enumerate(shares.values())]
     detail = model.detail_of_sums if adds_up(mover.trained, perturbations_of(condition)) else None
 
-    def move(weights: "Weights") -> np.ndarray:
-        return _mean_over(partial(transport_cells, model.network, weights, detail=detail), points, ways)
-
-    mean = move(model.weights)
-    if not model.others:
-        return Moved(mean, np.full(len(points), np.nan, np.float32))
-    # Mean and squared distances to it, map by map (Welford 1962), so that no more than two predictions are held.
-    squares = np.zeros(len(points), np.float32)
-    for n, weights in enumerate(model.others, start=2):
-        difference = (other := move(weights)) - mean
-        mean += difference / n
-        squares += ((other - mean) * difference).sum(1)
-    return Moved(mean, np.sqrt(squares / (1 + len(model.others))))
-
-
-def _mean_over(
-    move: Callable[..., np.ndarray], points: np.ndarray, ways: Sequence[tuple[ConditionArrays, np.ndarray]]
-) -> np.ndarray:
-    """Points (n_cells, n) moved to conditions, by the share (n_cells,) of each."""
-    if len(ways) == 1:
-        return move(cells=points, condition=ways[0][0])
-    moved = points.copy()  # to which displacements are added, so that control stays exactly where it is
-    for condition, share in ways:
-        cells = np.flatnonzero(share)
-        moved[cells] += share[cells, None] * (move(cells=points[cells], condition=condition) - points[cells])
-    return moved
+    # Mean and squared distances to it, one prediction at a time (West 1979), so that no more than two are held.
+    mean, squares, total = np.zeros_like(points), *np.zeros((2, len(points)), np.float32)
+    for weights in (model.weights, *model.others):
+        for arrays, share in ways:
+            cells = slice(None) if share.all() else np.flatnonzero(share)
+            moved = transport_cells(model.network, weights, points[cells], arrays, detail=detail)
+            difference = moved - mean[cells]
+            total[cells] += share[cells]
+            part = share[cells] / total[cells]  # exactly 1 of the first
+            mean[cells] += part[:, None] * difference
+            squares[cells] += share[cells] * (1 - part) * np.square(difference).sum(1)
+    return Moved(mean, np.sqrt(squares / total) if model.others else np.full(len(points), np.nan, np.float32))

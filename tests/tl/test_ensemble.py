@@ -300,19 +300,28 @@ def test_ctrl_c_keeps_the_maps_before(validated, monkeypatch, step, kept):
 
 
 @pytest.mark.parametrize("error", [FloatingPointError("at iteration 3"), KeyboardInterrupt()])
-def test_maps_before_the_one_that_diverges_or_is_interrupted_are_kept(validated, monkeypatch, error):
-    train, calls = _transfer._fit, []
+@pytest.mark.parametrize(("last", "n_others", "n_folds"), [(2, 1, 0), (5, 2, 2)])
+def test_what_was_trained_before_a_divergence_or_ctrl_c_is_kept(validated, monkeypatch, error, last, n_others, n_folds):
+    train, calls, options = _transfer._fit, [], {"n_iters": 5, "n_maps": 3, "condition_folds": 3}
+    whole = validated.copy()
+    fit(whole, **options)
 
-    def stop_in_the_third(*args, **options):
+    def stop(*args, **options):
         calls.append(0)
-        if len(calls) == 2:
+        if len(calls) == last:
             raise error
         return train(*args, **options)
 
-    monkeypatch.setattr(_transfer, "_fit", stop_in_the_third)
+    monkeypatch.setattr(_transfer, "_fit", stop)
     with pytest.warns(UserWarning, match="what was trained before is kept"):
-        fit(validated, n_iters=5, n_maps=3, condition_folds=3)
-    assert len(validated.uns["scgap"]["others"]) == 1
+        fit(validated, **options)
+    model, all_of_it = (model_from_uns(adata.uns["scgap"]) for adata in (validated, whole))
+    assert len(model.others) == n_others
+    if not n_folds:
+        assert model.validation is None
+    else:
+        assert 0 < len(model.validation) < len(all_of_it.validation)
+        pd.testing.assert_frame_equal(model.validation, all_of_it.validation[: len(model.validation)])
 
 
 @pytest.mark.parametrize(("name", "least"), [("condition_folds", -1), ("n_maps", 0)])

@@ -358,10 +358,9 @@ def fit_transport(
         gap_epsilon=GAP_EPSILON * scale if gap_epsilon is None else gap_epsilon,
         gap_weight=gap_weight,
     )
-    resolved = {name: float(value) for name, value in loss._asdict().items()}
     params = {
         **settings,
-        "resolved": resolved,
+        "resolved": {name: float(value) for name, value in loss._asdict().items()},
         "design": design._asdict(),
         "split_col": split_col,
         "standardise": standardise,
@@ -401,7 +400,7 @@ def fit_transport(
     beside = {"n_maps": n_maps, "condition_folds": condition_folds}  # on these a checkpoint does not depend
     perturbed = [condition for condition in conditions if not condition.is_control]
     model = TransportModel(
-        params={**params, **beside, "resolved": {**resolved, "detail_of_sums": 1.0}},
+        params={**params, **beside},
         weights=weights,
         conditions=condition_table(design, conditions, rows, of_cell, split),
         embedding=_embed(network, weights, table, perturbed, {condition.group for condition in experiment.trained}),
@@ -440,8 +439,10 @@ def _embed(
     known = [i for i, c in enumerate(conditions) if {name for name, _ in c.members} <= set(table.perturbations)]
     arrays = encode_conditions(table, [conditions[i] for i in known])
     for context, i in zip(arrays.context, known, strict=True):
-        others = [conditions[i]._replace(members=(), group=g) for g in stand_in_groups(groups, conditions[i].group)]
-        context[:] = encode_conditions(table, others).context.mean(0)
+        if conditions[i].group not in groups:
+            stand_ins = stand_in_groups(groups, conditions[i].group)
+            alike = [conditions[i]._replace(members=(), group=group) for group in stand_ins]
+            context[:] = encode_conditions(table, alike).context.mean(0)
     result = np.full((len(conditions), network.n_embedding), np.nan, np.float32)
     padded = ConditionArrays(*(pad_rows(array) for array in arrays))
     result[known] = np.asarray(embed(network, weights, padded))[: len(known)]
