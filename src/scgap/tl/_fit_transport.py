@@ -188,10 +188,11 @@ def fit_transport(
     condition_folds
         Folds of the condition-level validation. Held-out cells of conditions that were trained on do not tell how a
         map transfers to others. So as many further maps, of a fifth of the updates that the first ran, leave whole
-        conditions out, with ``encoding`` whole perturbations among them; ``uns[key_added]["validation"]`` tells how
-        well these were predicted, and ``expected_error`` in `scgap.tl.screen` and `scgap.tl.evaluate` by tier of
-        support. Five folds take as long as the first map. Default: 5, in fits of 1,000 updates or more in which
-        there is a condition to leave out; 0 for none.
+        conditions out, with ``encoding`` whole perturbations among them, if there are three;
+        ``uns[key_added]["validation"]`` tells how well these were predicted, and ``expected_error`` in
+        `scgap.tl.screen` and `scgap.tl.evaluate` by tier of support, where three conditions or more tell. Five folds
+        take as long as the first map. Default: 5, in fits of 1,000 updates or more in which there is a condition to
+        leave out; 0 for none.
     checkpoint
         File (``.safetensors``) in which the run is saved at every report. If it exists, training goes on from it, to
         the same weights as an unbroken run; it must be of the same data and settings.
