@@ -99,7 +99,7 @@ def _member_sets(
         if texts and all(members):
             return [list(one) for one in product(*members)], []
         if len(texts) > 1 or unknown is None:
-            unknown = [text for text, found in zip(texts, members, strict=True) if not found]
+            unknown = [_cuts(design, text)[-1][0] for text, found in zip(texts, members, strict=True) if not found]
     return [], unknown or [part]
 
 
@@ -107,12 +107,13 @@ def _member(design: Design, text: str, known: Collection[str], aliases: Mapping[
     """The perturbations, with the dose behind it, that a text can mean."""
     if text in known:
         return [(text, None)]
-    found: Members = [(name, None) for name in matching_names(text, known, aliases)]
-    for space in re.finditer(r"\s*[\s@:]\s*", text):
-        name, dose = text[: space.start()], text[space.end() :]
-        if unit_of(dose, design.dose_unit) is not None:
-            found += [(one, dose) for one in matching_names(name, known, aliases)]
-    return found
+    return [(one, dose) for name, dose in _cuts(design, text) for one in matching_names(name, known, aliases)]
+
+
+def _cuts(design: Design, text: str) -> Members:
+    """A text as a name, and as one with a dose behind it."""
+    cuts = [(text[: space.start()], text[space.end() :]) for space in re.finditer(r"\s*[\s@:]\s*", text)]
+    return [(text, None), *((name, dose) for name, dose in cuts if unit_of(dose, design.dose_unit) is not None)]
 
 
 def _written(design: Design, part: str, members: Members) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def test_units(screen, settings):
     [
         ("drug_3", {}, ValueError, ("leaves 'dose_value' open", "'drug_3 100', 'drug_3 1000'", "Give a value")),
         ("drug_3", {"on_ambiguous": "mean"}, ValueError, ("'mean' is not in the ways of on_ambiguous", "'marginal'")),
-        ("drgu_3 100", {"on_ambiguous": "expand"}, KeyError, ("No vector for 'drgu_3 100'",)),
+        ("drgu_3 100", {"on_ambiguous": "expand"}, KeyError, ("No vector for 'drgu_3'", "Did you mean 'drug_3'?")),
         ("drug_3 1 uM", {}, ValueError, ("'1 uM' has a unit", "fit with the unit of the column")),
         ({"cell_line": "line_9"}, {"on_ambiguous": "marginal"}, ValueError, ("No measured condition has",)),
     ],

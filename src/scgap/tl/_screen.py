@@ -74,7 +74,8 @@ def screen(
     energy distance, in the fitted space, at which left-out conditions of the same support were predicted, or for seen
     ones the best validation score; NaN where fewer than three were left out, see ``condition_folds`` of
     `scgap.tl.fit_transport`. Of several maps, see ``n_maps`` there, also ``spread``: how far these, and groups that
-    stand in for one that was not trained on, disagree on the cell, in the fitted space. ``X`` is the prediction, float32; ``obsm["X_scgap"]`` the points of the embedding that ``X`` was decoded from.
+    stand in for one that was not trained on, disagree on the cell, in the fitted space. ``X`` is the prediction,
+    float32; ``obsm["X_scgap"]`` the points of the embedding that ``X`` was decoded from.
 
     Raises
     ------
