@@ -180,7 +180,7 @@ def draw(scores: pd.DataFrame, path: Path = FIGURE) -> None:
 
 NOTE = """\
 Mean over conditions, with a 95 % interval by bootstrap over conditions, of the mean over seeds of the fit; "n of m":
-not all folds were run. Seconds are the median fit's, on one core of a busy machine. Features of proteins are in units of
+not all folds were run. Seconds are the median fit's, of a busy machine. Features of proteins are in units of
 the training controls' spread, genes are 20 principal components of the training cells. The best simple baseline is
 that with the lowest mean of `scgap.tl.evaluate`'s eight; the ceiling is one half of the observed cells as prediction
 of the other; what a perfect map scores the simulation knows. The controls that are moved are one sample, which all
