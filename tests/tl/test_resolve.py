@@ -186,7 +186,7 @@ def test_a_column_for_each_drug(columns, query, expected, missing):
         ("drgu_1", KeyError, ("No vector for 'drgu_1'", "Did you mean 'drug_1'?", "encoding=")),
         ({DRUG: "drug_4"}, KeyError, ("No vector for 'drug_4'", "found 'drug_1'")),
         ({DRUG: "nobody"}, KeyError, ("No vector for 'drug_99'",)),
-        ("drug_1 10 + drug_4 10", KeyError, ("No vector for 'drug_4 10'",)),
+        ("drug_1 10 + drug_4 10", KeyError, ("No vector for 'drug_4'",)),
         ("drug_1 5 bottles", KeyError, ("No vector for 'drug_1 5 bottles'", "found 'drug_1'")),
         (
             "drug_1, line_3",
