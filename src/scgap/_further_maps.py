@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from tqdm.auto import tqdm
 
 from scgap._conditions import Condition
@@ -40,11 +41,8 @@ def fit_further(
             for other in fit_others(others, **run):
                 model = model._replace(others=[*model.others, other])
                 bar.update()
-            errors: list[tuple[float, float]] = []
-            for n, errors_of_fold in enumerate(_errors_of_folds(model, trained, own, folds, run, n_ran), start=1):
-                errors += errors_of_fold
-                table = validation_table(trained, model.encoding.perturbations, folds[:n], np.array(errors))
-                model = model._replace(validation=table)
+            for table in _validation_tables(model, trained, own, folds, run, n_ran):
+                model = model._replace(validation=pd.concat([model.validation, table], ignore_index=True))
                 bar.update()
         return model
     except KeyboardInterrupt:
@@ -55,21 +53,22 @@ def fit_further(
     return model
 
 
-def _errors_of_folds(
+def _validation_tables(
     model: TransportModel,
     trained: Sequence[Condition],
     start: Weights,
     folds: Sequence[np.ndarray],
     run: Mapping[str, Any],
     n_ran: int,
-) -> Iterator[list[tuple[float, float]]]:
-    """`transfer_errors` of each fold's left-out conditions, moved as predictions are, by a map that never saw them."""
+) -> Iterator[pd.DataFrame]:
+    """Fold by fold, errors of its left-out conditions, moved as predictions are by a map that never saw them."""
     kept = [without(trained, left_out) for left_out in folds]
     sums = [combinations_known_in_parts(conditions) for conditions in kept]
     maps = fit_without(start, folds, sums, **{**run, "n_iters": n_ran})
     for left_out, conditions, (weights, detail) in zip(folds, kept, maps, strict=True):
         mover = make_mover(_with_detail(model._replace(weights=weights, others=[]), detail), conditions)
-        yield [transfer_errors(partial(_move, mover, trained[i]), run["data"].train, i) for i in left_out]
+        errors = [transfer_errors(partial(_move, mover, trained[i]), run["data"].train, i) for i in left_out]
+        yield validation_table(trained, model.encoding.perturbations, [left_out], np.array(errors))
 
 
 def _move(mover: Mover, condition: Condition, points: np.ndarray) -> np.ndarray:

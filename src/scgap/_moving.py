@@ -137,10 +137,11 @@ def move_to(mover: Mover, points: np.ndarray, condition: Condition) -> Moved:
     for weights in (model.weights, *model.others):
         for arrays, share in ways:
             cells = slice(None) if share.all() else np.flatnonzero(share)
-            moved = transport_cells(model.network, weights, points[cells], arrays, detail=detail)
-            difference = moved - mean[cells]
+            difference = transport_cells(model.network, weights, points[cells], arrays, detail=detail)
+            difference -= mean[cells]
             total[cells] += share[cells]
             part = share[cells] / total[cells]  # exactly 1 of the first
-            mean[cells] += part[:, None] * difference
-            squares[cells] += share[cells] * (1 - part) * np.square(difference).sum(1)
+            squares[cells] += share[cells] * (1 - part) * np.einsum("ij,ij->i", difference, difference)
+            difference *= part[:, None]
+            mean[cells] += difference
     return Moved(mean, np.sqrt(squares / total) if model.others else np.full(len(points), np.nan, np.float32))
