@@ -115,6 +115,23 @@ def test_ctrl_c_keeps_what_was_learned_and_says_so(screen, fit, monkeypatch, sta
     assert len(stored["history"]) == (1 if stage == "fit" else 40)
 
 
+def test_after_ctrl_c_a_checkpoint_leads_to_the_map_of_an_unbroken_fit(screen, fit, same, monkeypatch, tmp_path):
+    path, report, seen = tmp_path / "run.safetensors", _fit_transport._on_report, []
+
+    def interrupt_at_the_third(*args):
+        report(*args)
+        seen.append(args)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    unbroken = fit(screen.copy(), n_maps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(_fit_transport, "_on_report", interrupt_at_the_third)
+        with pytest.warns(UserWarning, match="Interrupted .*kept"):
+            assert len(fit(screen, n_maps=2, checkpoint=path)["history"]) == 3
+    assert same(fit(screen, n_maps=2, checkpoint=path), unbroken)
+
+
 # --- disks ----------------------------------------------------------------------------------------------------------
 
 
