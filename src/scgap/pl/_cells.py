@@ -72,7 +72,7 @@ def read_cells(
     if model.representation.kind == "obsm":
         raise ValueError(
             f"The map was fitted in {model.representation.use_rep!r}, which has no decoder: its predictions, in adata."
-            "obsm, have no features whose moments could be drawn. Fit X, a layer or 'X_pca'."
+            "obsm, have no features whose moments could be drawn. Fit X or a layer, or call sc.pp.pca and fit 'X_pca'."
         )
     found = find_groups(data, mod, model, key, layer, condition)
     features, prediction = read_matrices(model, get_modality(data, mod), layer)
