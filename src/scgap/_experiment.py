@@ -83,7 +83,7 @@ def experiment_populations(
 
     Controls that train validate, too, up to N_MOVED of a group, evenly spread: what is judged is where they are moved,
     by perturbed cells that do not train. Few controls tell that so badly that training stopped at the wrong time
-    (``benchmarks/README.md``).
+    (``benchmarks/MODEL.md``).
     """
     sources = (experiment.source_of, experiment.target_of)
     train = np.where(split == "train", of_cell, -1)

@@ -31,7 +31,7 @@ class ConditionEncoder(nn.Module):
         """Embed each member's vector (n_members, n_descriptors) with its dose, and pool over the set.
 
         All of it is linear, with the product of vector and log dose for what a dose does to one perturbation and not to
-        another: nonlinear encoders predicted left-out conditions worse (``benchmarks/README.md``). Members count by
+        another: nonlinear encoders predicted left-out conditions worse (``benchmarks/MODEL.md``). Members count by
         their presence, so that a member fades out of the set as its dose goes to zero. A sum tells two perturbations
         from one, and what two do together starts from what each does alone; in a mean each would count half.
         """

@@ -73,7 +73,7 @@ def known_in_parts(trained: Set[frozenset[str]], names: frozenset[str]) -> bool:
 def adds_up(trained: Set[frozenset[str]], names: frozenset[str]) -> bool:
     """Whether perturbations are `known_in_parts`, and were not trained together.
 
-    What they do alone then predicts it better, added up, than the map of the set does (``benchmarks/README.md``).
+    What they do alone then predicts it better, added up, than the map of the set does (``benchmarks/MODEL.md``).
     """
     return names not in trained and known_in_parts(trained, names)
 
