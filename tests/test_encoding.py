@@ -50,6 +50,19 @@ def test_order_of_members_changes_nothing(data, members):
     assert {*zip(one.members[0], one.doses[0], strict=True)} == {*zip(other.members[0], other.doses[0], strict=True)}
 
 
+@pytest.mark.parametrize("n", [1, 12])
+def test_with_one_dose_or_time_alone_others_are_encoded_like_it(n):
+    """Sums of equal logarithms round, and in units of that rounding a dose twice as large would be astronomic."""
+    design = make_design("perturbation", "control", "dose", time_col="hours")
+    trained = [Condition(((f"drug_{i}", 10.0),), (), 6.0) for i in range(n)]
+    encoding = _encoding.make_encoding(design, trained, None)
+    asked = [Condition((("drug_0", dose),), (), time) for dose, time in ((10.0, 6.0), (20.0, 48.0))]
+    arrays = _encoding.encode_conditions(encoding, asked)
+    assert (arrays.doses == 0).all()
+    assert (arrays.context == 0).all()
+    assert (np.diff(arrays.presence[:, 0]) > 0).all()  # the effect still fades towards dose 0
+
+
 def test_a_trained_perturbation_needs_a_row():
     with pytest.raises(ValueError, match=r"no row for 'B'; its index holds 'A'\. Add their descriptors, or"):
         encode(["A", "B", "control"], table=pd.DataFrame({"x": [1.0]}, ["A"]))

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "_baselines": {"_conditions", "_gaussian", "_messages", "_mixture", "_ridge", "_stand_ins"},
     "_gaussian": set(),
     "_mixture": set(),
-    "_ridge": {"_conditions", "_messages"},
+    "_ridge": {"_conditions", "_encoding", "_messages"},
     "_stand_ins": {"_conditions", "_support"},
     "_groups": {"_conditions"},
     "_losses": {"_sinkhorn"},

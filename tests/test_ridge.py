@@ -104,3 +104,10 @@ def test_too_few_conditions_and_unknown_perturbations():
     assert fit_ridge(shifts, {name: vectors[name] for name in "AB"}) is None
     assert predict_shift(fit_ridge(shifts, vectors), single("E")) == "no vector for 'E'"
     assert predict_shift(fit_ridge(shifts, {}), single("D")) == "no vector for 'D'"
+
+
+def test_a_dose_that_is_like_no_other_says_nothing(generator):
+    shifts = {single(f"drug_{i}", 10.0): generator.normal(size=5) for i in range(12)}
+    fitted = fit_ridge(shifts, {})
+    at_the_dose, beyond = (predict_shift(fitted, single("drug_1", dose)) for dose in (10.0, 20.0))
+    np.testing.assert_array_equal(at_the_dose, beyond)

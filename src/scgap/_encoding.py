@@ -13,6 +13,7 @@ from scgap._messages import listed, not_found
 
 MIN_MEMBERS = 4  # sets are padded to multiples of this, so that their size compiles nothing anew
 HALF_DOSE = 0.1  # of the lowest dose that is trained on
+SAME = 1e-6  # logarithms of doses or times that are nearer to each other are the same
 N_LEARNED = 32  # length of a perturbation's learned vector where there is no encoding
 
 
@@ -28,7 +29,7 @@ class Encoding(NamedTuple):
     groups: dict[str, list[str]]
     """Group column -> its values in trained conditions; any other value is encoded as zeros."""
     dose_scale: tuple[float, float]
-    """Mean and standard deviation of the logarithms of the training doses."""
+    """Mean and standard deviation of the logarithms of the training doses; of a single dose it is infinite."""
     half_dose: float
     """Dose at which a perturbation is half present: far below those trained on, where its effect has to fade."""
     time_scale: tuple[float, float]
@@ -51,9 +52,9 @@ def make_encoding(design: Design, train: Sequence[Condition], table: pd.DataFram
         features=() if table is None else tuple(table.columns),
         values=np.zeros((len(names), 0), np.float32) if table is None else table.to_numpy(),
         groups={column: sorted({c.group[i] for c in train}) for i, column in enumerate(design.group_cols)},
-        dose_scale=_mean_and_std(np.log(doses)),
+        dose_scale=mean_and_spread(np.log(doses)),
         half_dose=HALF_DOSE * min(doses, default=0.0),
-        time_scale=_mean_and_std(np.log1p(times)),
+        time_scale=mean_and_spread(np.log1p(times)),
     )
 
 
@@ -63,8 +64,8 @@ def initial_vectors(encoding: Encoding, seed: int) -> np.ndarray:
     if not encoding.features:
         generator = np.random.default_rng([seed, 1])  # other numbers than the network's first layers hold
         return generator.standard_normal((len(encoding.perturbations), N_LEARNED), dtype=np.float32)
-    spread = values.std(0)
-    return np.where(spread > 0, (values - values.mean(0)) / np.where(spread > 0, spread, 1.0), 0.0)
+    varies = np.ptp(values, axis=0) > 0
+    return np.where(varies, (values - values.mean(0)) / np.where(varies, values.std(0), 1.0), 0.0)
 
 
 def descriptors_of(encoding: Encoding) -> dict[str, np.ndarray]:
@@ -151,8 +152,11 @@ def _check_rows(table: pd.DataFrame, names: list[str]) -> None:
         )
 
 
-def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
-    return (float(values.mean()), float(values.std()) or 1.0) if len(values) else (0.0, 1.0)
+def mean_and_spread(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation; infinite where all values are the same, so that no other one means anything."""
+    if not len(values):
+        return 0.0, 1.0
+    return float(values.mean()), float(values.std()) if np.ptp(values) > SAME else np.inf
 
 
 def _standardise(value: float, scale: tuple[float, float]) -> float:

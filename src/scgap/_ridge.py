@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scgap._conditions import Condition, Group
+from scgap._encoding import mean_and_spread
 from scgap._messages import listed
 
 MIN_CONDITIONS = 3
@@ -40,7 +41,7 @@ def fit_ridge(shifts: Mapping[Condition, np.ndarray], vectors: Mapping[str, np.n
     if len(known) < MIN_CONDITIONS:
         return None
     doses = np.log([dose for condition in known for _, dose in condition.members if dose is not None])
-    dose_scale = (float(doses.mean()), float(doses.std()) or 1.0) if len(doses) else (0.0, 1.0)
+    dose_scale = mean_and_spread(doses)
     groups = sorted({condition.group for condition in known})
     rows = np.array([_row(condition, vectors, dose_scale, groups) for condition in known])
     targets = np.array([shifts[condition] for condition in known])

@@ -100,7 +100,7 @@ def check_encoding(design: Design, encoding: Encoding) -> None:
         "its groups have no names",
     )
     for mean, spread in (encoding.dose_scale, encoding.time_scale):
-        need(bool(np.isfinite(mean)) and 0 < spread < np.inf, "a scale of doses or times is wrong")
+        need(bool(np.isfinite(mean)) and spread > 0, "a scale of doses or times is wrong")
     need(0 <= encoding.half_dose < np.inf, "a scale of doses or times is wrong")
 
 
