@@ -112,6 +112,17 @@ def test_pca_is_decoded(screen, settings):
     np.testing.assert_allclose(result.X, moved, atol=1e-4)
 
 
+def test_an_autoencoder_is_decoded(screen, settings):
+    scgap.pp.autoencoder(screen, n_latent=4, hidden=(16,), n_epochs=3, split_col="split", progress=False)
+    scgap.tl.fit_transport(screen, use_rep="X_ae", **settings)
+    result = screened(screen, n_cells=20)
+    assert result.shape == (20 * 12, screen.n_vars)
+    assert list(result.var_names) == list(screen.var_names)
+    assert result.obsm["X_scgap"].shape == (20 * 12, 4)
+    assert equals_predictions(screen, result)
+    np.testing.assert_array_equal(screened(screen, n_cells=20, decoded=False).X, result.obsm["X_scgap"])
+
+
 def test_features_have_names_decoded_or_not(fitted):
     result = screened(fitted, n_cells=2, decoded=False)
     assert list(result.var_names) == list(fitted.var_names)

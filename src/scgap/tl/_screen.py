@@ -124,7 +124,7 @@ def screen(
     stops = np.cumsum([0, *(len(rows) for _, rows in blocks.values())])
     latent, spread = np.empty((stops[-1], points.shape[1]), np.float32), np.empty(stops[-1], np.float32)
     mover = make_mover(model)
-    has_two = decoded and representation.kind == "pca"  # else X is what the map moves
+    has_two = decoded and representation.kind in ("pca", "autoencoder")  # else X is what the map moves
     X = np.empty((stops[-1], cells.shape[1]), np.float32) if has_two else latent
     bar = tqdm(blocks.values(), desc="screen", disable=not progress)
     for (full, rows), start, stop in zip(bar, stops[:-1], stops[1:], strict=True):
