@@ -593,7 +593,7 @@ def test_moments_without_decoder_are_refused(screen, settings, refused):
     scgap.tl.fit_transport(screen, use_rep="X_other", **{**settings, "n_iters": 0})
     with pytest.warns(UserWarning, match="no decoder"):
         scgap.tl.predict(screen, QUERY)
-    with refused(screen, ValueError, "fitted in 'X_other', which has no decoder", "Fit X or a layer, or call sc.pp.pca"):
+    with refused(screen, ValueError, "fitted in 'X_other', which has no decoder", "or call sc.pp.pca and fit 'X_pca'"):
         scgap.pl.moments(screen, show=False)
 
 

@@ -1,5 +1,8 @@
 """Checks of the settings of a fit."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import numpy as np
 from ott.geometry.costs import CostFn
@@ -9,7 +12,7 @@ from scgap._losses import COSTS
 from scgap._messages import kind_of, listed, nearest, not_found
 from scgap._units import UNITS, unit_text
 
-_seen: dict[str, CostFn] = {}
+_seen: dict[tuple[type, str], CostFn] = {}
 
 
 def resolve_cost(cost: str | CostFn) -> tuple[str, CostFn]:
@@ -24,8 +27,16 @@ def resolve_cost(cost: str | CostFn) -> tuple[str, CostFn]:
     if not isinstance(cost, CostFn):
         raise TypeError(f"cost is {kind_of(cost)}. Pass one of {listed(COSTS)}, or a cost of ott.geometry.costs.")
     parameters, structure = jax.tree.flatten(cost)
-    name = f"{structure} {[np.asarray(parameter).tolist() for parameter in parameters]}"
-    return name, _seen.setdefault(name, cost)
+    name = f"{structure} {[np.asarray(parameter).tolist() for parameter in parameters if parameter is not cost]}"
+    # A class of one's own need not tell JAX what it holds, nor that it is a tree, and may be defined anew.
+    plain = {key: value for key, value in vars(cost).items() if isinstance(value, bool | int | float | str)}
+    name = f"{type(cost).__name__} {name} {plain}"
+    seen = _seen.setdefault((type(cost), name), cost)
+    return name, seen if _have_the_same(vars(seen), vars(cost)) else cost
+
+
+def _have_the_same(some: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    return some.keys() == others.keys() and all(np.array_equal(value, others[name]) for name, value in some.items())
 
 
 def resolve_unit(data: Data, mod: str | None, argument: str, unit: str | None, of: object) -> str | None:
