@@ -158,6 +158,7 @@ def test_missing_and_unknown_features_are_refused(adata, refused):
         [True, False, True, False],
         pd.Series([True, False, True, False], index=["c0", "c1", "c2", "c3"]),
         pd.Series([True, True, False, False, True], index=["c2", "c0", "c3", "c1", "c9"]),
+        pd.Series([True, True, False, False], index=["c2", "c0", "c3", "c1"], dtype=object),
         pd.array([True, False, True, False], dtype="boolean"),
         ["c2", "c0"],
         np.array(["c0", "c2"]),
@@ -176,6 +177,11 @@ def test_cells_are_selected_by_mask_or_name(adata, cells):
         ([0, 1], TypeError, ("source holds numbers, '0', '1'", "boolean mask or obs names")),
         (np.array([0.0, 1.0]), TypeError, ("source holds numbers",)),
         (pd.Series([True, False], index=["c0", "c9"]), KeyError, ("without 3 of the 4 cells: 'c1', 'c2', 'c3'",)),
+        (
+            pd.Series([True] * 4, index=["c0", "c0", "c1", "c2"]),
+            ValueError,
+            ("names cells twice", "order of the cells"),
+        ),
         (pd.Series([True] * 4), KeyError, ("without 4 of the 4 cells", "as an array in the order of the cells")),
         ([], ValueError, ("selects no cells", "at least one")),
         ([False] * 4, ValueError, ("selects no cells", "leave it out for all controls")),
@@ -187,3 +193,12 @@ def test_cells_are_selected_by_mask_or_name(adata, cells):
 def test_wrong_selections_are_refused(adata, refused, cells, error, words):
     with refused(adata, error, *words):
         select_cells(adata, cells)
+
+
+def test_names_that_several_cells_have_select_none_of_them(adata, refused):
+    """As concatenation leaves them: a control of one batch may be called as a treated cell of the other."""
+    adata.obs_names = ["c0", "c1", "c0", "c2"]
+    assert select_cells(adata, ["c1", "c2"]).tolist() == [False, True, False, True]
+    assert select_cells(adata, [True, False, False, False]).tolist() == [True, False, False, False]
+    with refused(adata, ValueError, "several cells have: 'c0'", "obs_names_make_unique()", "boolean mask"):
+        select_cells(adata, ["c0", "c1"])

@@ -295,3 +295,42 @@ def test_controls_in_combinations_that_are_not_the_reference_are_named():
         read_conditions(make_design("genes", "control", sep="+"), obs)
     read_conditions(make_design("genes", "ctrl", sep="+"), obs.replace("control", "ctrl"))  # which warns of nothing
     read_conditions(make_design("genes", "control"), obs)  # for there are no combinations
+
+
+def test_whole_numbers_of_groups_are_the_same_however_they_are_stored():
+    """Donors 1 and 2 become 1.0 and 2.0 once one is missing."""
+    columns = [[1, 2, 1], [1.0, 2.0, 1.0], np.float32([1, 2, 1]), ["1", "2", "1"], pd.Categorical([1, 2, 1])]
+    design = make_design("perturbation", "control", group_col="donor")
+    for donors in columns:
+        obs = pd.DataFrame({"perturbation": ["control", "control", "A"], "donor": donors})
+        assert [condition.group for condition in read_conditions(design, obs)[0]] == [("1",), ("1",), ("2",)]
+    table = _conditions.group_texts(pd.DataFrame({"donor": [1.0, np.nan, 1.5]}))
+    assert table["donor"].tolist()[::2] == ["1", "1.5"]
+    assert table["donor"].isna().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, "category"])
+def test_doses_of_single_precision_are_the_numbers_they_were_written_as(dtype):
+    doses = pd.Series([0.1, 0.3, 0.0], dtype=np.float32).astype(dtype)
+    obs = pd.DataFrame({"perturbation": ["A", "A", "control"], "dose": doses})
+    conditions, _, _ = read_conditions(DOSED, obs)
+    assert [condition.members for condition in conditions] == [(), (("A", 0.1),), (("A", 0.3),)]
+
+
+def test_the_reference_may_hold_the_separator():
+    design = make_design("perturbation", "non-targeting", sep="-")
+    conditions, of_cell, _ = read_conditions(design, pd.DataFrame({"perturbation": ["non-targeting", "A-B", "A"]}))
+    assert [conditions[i].members for i in of_cell] == [(), (("A", None), ("B", None)), (("A", None),)]
+
+
+def test_a_column_says_one_thing():
+    with pytest.raises(ValueError, match=r"'hours' is passed as two of .* copy the column as text"):
+        make_design("perturbation", "control", group_col=["line", "hours"], time_col="hours")
+    with pytest.raises(ValueError, match="'dose' is passed as two of"):
+        make_design("perturbation", "control", dose_col="dose", group_col="dose")
+
+
+def test_a_reference_that_never_stands_alone_is_named_with_what_is_beside_it():
+    obs = pd.DataFrame({"drug1": ["control", "A"], "drug2": ["None", "None"], "dose1": [0, 1], "dose2": [1, 1]})
+    with pytest.raises(ValueError, match="stands beside others everywhere, 'A', 'None'"):
+        read_conditions(TWO_COLUMNS, obs)

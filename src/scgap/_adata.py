@@ -1,6 +1,6 @@
 """The one reader of user objects: matrices, labels and rows of AnnData and MuData."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from zlib import crc32
@@ -136,6 +136,14 @@ def check_key(name: str) -> str:
             "Pass a name without '/' as key_added."
         )
     return name
+
+
+def keep_map(adata: AnnData, key: str) -> None:
+    """Refuse to write over a fitted map."""
+    if isinstance(adata.uns.get(key), Mapping) and "format_version" in adata.uns[key]:
+        raise ValueError(
+            f"adata.uns[{key!r}] holds a fitted map, which would be lost. Pass another name as key_added, or delete it."
+        )
 
 
 def get_obs(data: Data, mod: str | None, columns: Sequence[str | None], *, hint: str = "") -> pd.DataFrame:
@@ -294,7 +302,12 @@ def match_features(adata: AnnData, var_names: np.ndarray) -> np.ndarray | None:
 
 def select_cells(adata: AnnData, cells: Any, name: str = "source") -> np.ndarray:
     """Boolean mask (n_obs,) of the chosen cells: a mask or a list of obs names, given as argument ``name``."""
-    if isinstance(cells, pd.Series) and pd.api.types.is_bool_dtype(cells) and not cells.index.equals(adata.obs_names):
+    if isinstance(cells, pd.Series) and _is_mask(cells) and not cells.index.equals(adata.obs_names):
+        if not cells.index.is_unique:
+            raise ValueError(
+                f"{name} is a Series whose index names cells twice, in another order than adata has them. Pass its "
+                "values as an array in the order of the cells."
+            )
         if len(missing := adata.obs_names.difference(cells.index, sort=False)):
             raise KeyError(
                 f"{name} is a Series without {len(missing)} of the {adata.n_obs} cells: {listed(missing)}. "
@@ -306,7 +319,7 @@ def select_cells(adata: AnnData, cells: Any, name: str = "source") -> np.ndarray
         raise TypeError(f"{name} holds numbers, {listed(chosen.ravel())}. Pass a boolean mask or obs names.")
     if chosen.ndim != 1:
         raise TypeError(f"{name} is {kind_of(cells)}. Pass a list of obs names or a boolean mask of all cells.")
-    if chosen.dtype == bool or (chosen.dtype == object and all(isinstance(cell, bool) for cell in chosen)):
+    if _is_mask(chosen):
         if chosen.shape != (adata.n_obs,):
             raise ValueError(
                 f"{name} is a mask of shape {chosen.shape}. Pass one value for each of {adata.n_obs} cells."
@@ -321,9 +334,22 @@ def select_cells(adata: AnnData, cells: Any, name: str = "source") -> np.ndarray
                 "Pass obs names or a boolean mask of all cells."
             )
         mask = np.asarray(adata.obs_names.isin(names))
+        if mask.sum() > names.nunique():
+            twice = adata.obs_names[mask & adata.obs_names.duplicated()].unique()
+            raise ValueError(
+                f"{name} names cells by names that several cells have: {listed(twice)}. Call "
+                "adata.obs_names_make_unique(), or pass a boolean mask."
+            )
     if not mask.any():
         raise ValueError(
             f"{name} selects no cells. Pass a mask or names of at least one cell"
             + (", or leave it out for all controls." if name == "source" else ".")
         )
     return mask
+
+
+def _is_mask(cells: np.ndarray | pd.Series) -> bool:
+    """Whether there is True or False for each cell, in a column of objects, too."""
+    if cells.dtype != object:
+        return bool(pd.api.types.is_bool_dtype(cells))
+    return len(cells) > 0 and all(isinstance(cell, bool | np.bool_) for cell in cells)

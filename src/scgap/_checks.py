@@ -20,6 +20,8 @@ def whole_number(name: str, value: Any, least: int) -> int:
     """A plain number, for NumPy's have no place in JSON."""
     if not is_number(value, Integral) or int(value) < least:
         raise ValueError(f"{name}={shown(value)}. Pass a whole number from {least} on.")
+    if int(value) >= 2**62:
+        raise ValueError(f"{name}={shown(value)}. Pass a whole number below 2**62.")
     return int(value)
 
 

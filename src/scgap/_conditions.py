@@ -85,6 +85,13 @@ def make_design(
     for argument, columns in (("target_col", design.target_cols), ("group_col", design.group_cols)):
         if len(set(columns)) < len(columns):
             raise ValueError(f"{argument} names a column twice: {listed(columns)}. Pass each column once.")
+    roles = [design.target_cols, set(design.dose_cols), design.group_cols, [time_col] if time_col else []]
+    used = [column for role in roles for column in role]
+    if twice := next((column for column in used if used.count(column) > 1), None):
+        raise ValueError(
+            f"{twice!r} is passed as two of target_col, dose_col, group_col and time_col, and each column says one "
+            "thing. To match controls by a time or dose, too, copy the column as text, and pass the copy as group_col."
+        )
     if not design.target_cols:
         raise ValueError("target_col is empty. Pass the obs column, or columns, that name the perturbation.")
     if len(design.dose_cols) > 1 and len(design.dose_cols) != len(design.target_cols):
@@ -117,7 +124,7 @@ def read_conditions(
     columns = design.columns
     codes = obs[columns].astype(object).groupby(columns, sort=False, dropna=False, observed=True).ngroup().to_numpy()
     _, first = np.unique(codes, return_index=True)
-    written = obs[columns].iloc[first].apply(_exact).reset_index(drop=True)
+    written = obs[columns].iloc[first].apply(exact).reset_index(drop=True)
     labelled = np.array([has_label(design, row) for row in records(written)], dtype=bool)
     labelled &= written[list(design.group_cols)].notna().all(axis=1).to_numpy()
     rows = written[labelled].reset_index(drop=True)
@@ -137,7 +144,7 @@ def has_label(design: Design, row: Mapping[str, Any]) -> bool:
     """Whether any target column holds a label: a blank is none, unless reference_key is blank."""
     labels = [row.get(column) for column in design.target_cols]
     return any(
-        split_label(label, design.sep) or (design.reference_key == "" and not _is_missing(label)) for label in labels
+        split_label(label, design) or (design.reference_key == "" and not _is_missing(label)) for label in labels
     )
 
 
@@ -146,13 +153,13 @@ def parse_condition(design: Design, row: Mapping[str, Any]) -> Condition:
     labels: list[str] = []
     doses: list[float | None] = []
     for i, column in enumerate(design.target_cols):
-        names = split_label(row.get(column, design.reference_key), design.sep)
+        names = split_label(row.get(column, design.reference_key), design)
         labels += names
         if design.has_dose_each:
             doses += _doses(design, row, design.dose_cols[i], names)
     if design.dose_cols and not design.has_dose_each:
         doses = _doses(design, row, design.dose_cols[0], labels)
-    group = tuple(str(row[column]) for column in design.group_cols if column in row)
+    group = tuple(group_text(row[column]) for column in design.group_cols if column in row)
     members: dict[str, float | None] = {}
     for name, dose in zip(labels, doses or [None] * len(labels), strict=True):
         if name == design.reference_key or dose == 0:
@@ -189,14 +196,15 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
 
 
-def split_label(label: Any, sep: str | None) -> list[str]:
-    """The names in a label, or in a list of them."""
+def split_label(label: Any, design: Design) -> list[str]:
+    """The names in a label, or in a list of them; the reference is one, though the separator be in it."""
     if isinstance(label, list | tuple | np.ndarray):
         return [label_text(name) for name in label]
     if _is_missing(label):
         return []
     text = label_text(label)
-    return [part for part in (part.strip() for part in (text.split(sep) if sep else [text])) if part]
+    parts = text.split(design.sep) if design.sep and text != design.reference_key else [text]
+    return [part for part in (part.strip() for part in parts) if part]
 
 
 def plain(value: Any) -> Any:
@@ -212,7 +220,22 @@ def plain(value: Any) -> Any:
 
 def label_text(label: Any) -> str:
     """A label without space around it; whole numbers, which a missing label turns into floats, without their point."""
-    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label).strip()
+    return group_text(label).strip()
+
+
+def group_text(label: Any) -> str:
+    """The same of a group, with all space that it has."""
+    is_whole = isinstance(label, float | np.floating) and float(label).is_integer()
+    return str(int(label) if is_whole else label)
+
+
+def group_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """`group_text` of all that a table (n_obs, n_columns) holds; what is missing stays so."""
+    texts = {}
+    for column, labels in table.items():
+        codes, found = pd.factorize(labels)
+        texts[column] = np.array([*map(group_text, found), np.nan], dtype=object)[codes]
+    return pd.DataFrame(texts, table.index, table.columns, dtype=object)
 
 
 def condition_label(condition: Condition, dose_unit: str | None = None, time_unit: str | None = None) -> str:
@@ -228,12 +251,18 @@ def condition_label(condition: Condition, dose_unit: str | None = None, time_uni
 
 def _check_reference(design: Design, conditions: Sequence[Condition], rows: pd.DataFrame) -> None:
     labels = sorted(
-        {name for column in design.target_cols for label in rows[column] for name in split_label(label, design.sep)}
+        {name for column in design.target_cols for label in rows[column] for name in split_label(label, design)}
     )
     # Cells at dose 0 are controls whatever their label, but must not hide a reference_key that is misspelt.
     misspelt = design.reference_key not in labels and nearest(design.reference_key, labels) is not None
     if misspelt or not any(condition.is_control for condition in conditions):
         where = " or ".join(f"adata.obs[{column!r}]" for column in design.target_cols)
+        if design.reference_key in labels:
+            others = [name for name in labels if name != design.reference_key]
+            raise ValueError(
+                f"reference_key={design.reference_key!r} names no control cells: in {where} it stands beside others "
+                f"everywhere, {listed(others)}. Cells that got nothing have it, or no label, in each of these columns."
+            )
         raise ValueError(
             f"reference_key={design.reference_key!r} names no control cells: "
             + not_found(design.reference_key, where, labels)
@@ -251,8 +280,11 @@ def _warn_of_controls(design: Design, conditions: Sequence[Condition]) -> None:
         )
 
 
-def _exact(column: pd.Series) -> pd.Series:
+def exact(column: pd.Series) -> pd.Series:
     """The column as objects, in which a dose of 0.1 is 0.1 and not the float32 next to it."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        values = np.array([*exact(column.cat.categories.to_series()), np.nan], dtype=object)
+        return pd.Series(values[column.cat.codes], column.index, dtype=object)
     return (column.astype(str).astype(float) if column.dtype == np.float32 else column).astype(object)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from scgap._arrays import ConditionArrays, pad_rows
-from scgap._conditions import Condition, Design, Group, condition_label, label_text
+from scgap._conditions import Condition, Design, Group, condition_label, group_text, label_text
 from scgap._encoding import Encoding, encode_conditions
 from scgap._groups import group_shares
 from scgap._messages import listed
@@ -139,11 +139,12 @@ def condition_table(
     for column in design.target_cols:  # `fillna` refuses categories and whole numbers
         table[column] = table[column].astype(object).where(table[column].notna(), design.reference_key)
     for column in design.columns:
-        is_number = column in (*design.dose_cols, design.time_col)
         numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
         # Doses joined by a separator stay strings; a column without a perturbation may hold no dose.
-        is_number = is_number and bool((numbers.notna() | table[column].isna()).all())
-        names = table[column].map(label_text) if column in design.target_cols else table[column].astype(str)
+        is_blank = table[column].isna() | table[column].map(lambda value: isinstance(value, str) and not value.strip())
+        is_number = column in (*design.dose_cols, design.time_col)
+        is_number = is_number and bool((numbers.notna() | is_blank).all())
+        names = table[column].map(label_text if column in design.target_cols else group_text)
         table[column] = numbers if is_number else names
     table.insert(0, "condition_label", [condition_label(conditions[i]) for i in perturbed])
     parts = [set(split[of_cell == i]) for i in perturbed]

@@ -106,13 +106,15 @@ def put_back(
 
 
 def _parts(mdata: Data, mods: Sequence[str]) -> dict[str, AnnData]:
-    """The modalities, of the cells that all of them hold, in the order of the first."""
+    """The modalities, of the cells that all of them hold, in the order in which the MuData has them, as masks do."""
     every = {mod: get_modality(mdata, mod) for mod in mods}
     cells = every[mods[0]].obs_names
     for adata in every.values():
         cells = cells[cells.isin(adata.obs_names)]
     if not len(cells):
         raise ValueError(f"No cell is in all of the modalities {listed(mods)}. Their obs_names have to be alike.")
+    if mdata.obs_names.is_unique:
+        cells = mdata.obs_names[mdata.obs_names.isin(cells)].append(cells[~cells.isin(mdata.obs_names)])
     return {mod: adata[cells] for mod, adata in every.items()}
 
 

@@ -36,6 +36,7 @@ MIN_LEFT_OUT = 3  # conditions of a tier, whose mean error tells what to expect
 FORMAT_VERSION = 1
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)  # by strange content
 TABLE = ("condition_label", "split", "n_cells")  # columns of the table of conditions beside those of the design
+WRITTEN = (*TABLE, "missing", "support", "nearest", "expected_error", "spread", "source_cell")  # of all tables
 
 
 class TransportModel(NamedTuple):

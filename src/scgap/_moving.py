@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from scgap._adata import select_cells
 from scgap._arrays import ConditionArrays
-from scgap._conditions import Condition, Group, parse_condition, read_conditions
+from scgap._conditions import Condition, Group, group_text, group_texts, parse_condition, read_conditions
 from scgap._encoding import encode_conditions
 from scgap._groups import group_shares
 from scgap._meanings import trained_conditions
@@ -24,10 +24,11 @@ def select_source(
 ) -> np.ndarray:
     """Boolean mask (n_obs,) of the cells to move: those given, or all controls, of the group that the query names."""
     design = model.design
-    asked = {column: str(query[column]) for column in design.group_cols if column in query}
+    asked = {column: group_text(query[column]) for column in design.group_cols if column in query}
+    labels = group_texts(obs[list(asked)])
     in_group = np.ones(adata.n_obs, bool)
     for column, value in asked.items():
-        in_group &= (obs[column].astype(str) == value).to_numpy()
+        in_group &= (labels[column] == value).to_numpy()
     if source is not None:
         cells = select_cells(adata, source)
         if asked and not in_group[cells].all():
@@ -60,8 +61,9 @@ def warn_of_new_groups(model: TransportModel, groups: pd.DataFrame) -> None:
     """Say in which groups of the cells to move (n_cells rows) others stand in."""
     nearer = "each of its cells is moved by a mean over trained groups, those with nearer controls counting more"
     how = "its cells are moved without its context" if model.control_means is None else nearer
+    labels = group_texts(groups)
     for column, trained in model.encoding.groups.items():
-        if new := sorted({str(group) for group in groups[column].unique()} - set(trained)):
+        if new := sorted(set(labels[column]) - set(trained)):
             message = f"{column!r} {listed(new)} was not trained on: {how}. Trained were {listed(trained)}."
             warnings.warn(message, stacklevel=3)
 
@@ -112,7 +114,7 @@ def move_cells(mover: Mover, points: np.ndarray, groups: pd.DataFrame, query: Ma
     """Points (n_cells, n) moved to the queried condition, each in its own group (n_cells rows)."""
     design = mover.model.design
     columns = list(design.group_cols)
-    labels = groups[columns].astype(str)
+    labels = group_texts(groups[columns])
     codes = labels.groupby(columns).ngroup().to_numpy() if columns else np.zeros(len(points), int)
     moved = Moved(np.empty_like(points), np.empty(len(points), np.float32))
     for code in np.unique(codes):

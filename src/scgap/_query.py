@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from scgap._conditions import check_number, plain, split_label
+from scgap._conditions import check_number, group_text, plain, split_label
 from scgap._encoding import no_vector
 from scgap._messages import kind_of, listed, not_found, shown
 from scgap._model import TABLE, TransportModel
@@ -39,7 +39,12 @@ def read_query(model: TransportModel, condition: Query, aliases: Aliases | None 
     for column in query:
         if column not in design.columns:
             raise KeyError(not_found(column, "the columns of the fit", design.columns))
-    return {column: _canonical(model, column, value, aliases) for column, value in query.items() if value is not None}
+    numbers = {*design.dose_cols, design.time_col}
+    return {
+        column: _canonical(model, column, value, aliases)
+        for column, value in query.items()
+        if value is not None and not (column in numbers and isinstance(value, str) and not value.strip())
+    }
 
 
 def _checked_aliases(aliases: Any) -> Aliases:
@@ -56,12 +61,12 @@ def _canonical(model: TransportModel, column: str, value: Any, aliases: Aliases)
     """A value in the words and the units of the fit."""
     design = model.design
     if column in design.target_cols:
-        names = [_name_of(model, name, aliases) for name in split_label(value, design.sep)]
+        names = [_name_of(model, name, aliases) for name in split_label(value, design)]
         if isinstance(value, list):
             return names
         return names[0] if len(names) == 1 else (design.sep or "").join(names)
     if column in design.group_cols:
-        return _group_of(model, column, str(value), aliases)
+        return _group_of(model, column, group_text(value), aliases)
     unit = design.time_unit if column == design.time_col else design.dose_unit
     value = in_unit(value, unit, column)
     if isinstance(value, str) and design.sep and column in design.dose_cols:

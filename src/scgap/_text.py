@@ -56,9 +56,14 @@ def _split(text: str, separator: str, names: Collection[str]) -> list[str]:
 
 def _read_part(model: TransportModel, part: str, known: Collection[str], aliases: Mapping[str, str]) -> dict[str, Any]:
     """The one thing that a part of a text can mean: a dose, a time, a group, or perturbations with their doses."""
-    readings = [*_quantities(model.design, part)]
+    readings: list[dict[str, Any]] = []
     for column in model.design.group_cols:
         readings += [{column: group} for group in matching_names(part, known_groups(model, column), aliases)]
+    try:
+        readings += _quantities(model.design, part)
+    except ValueError:  # a group may be called as a quantity, such as "24h", is written
+        if not readings:
+            raise
     sets, unknown = _member_sets(model.design, part, known, aliases)
     readings += [_written(model.design, part, members) for members in sets]
     if not readings:

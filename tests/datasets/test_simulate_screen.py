@@ -86,6 +86,13 @@ def test_nothing_moves_without_a_drug_or_a_dose(screen):
         np.testing.assert_array_equal(move(screen, perturbation, 0.0), untreated)
 
 
+def test_a_series_selects_cells_by_name(screen):
+    controls = screen.obs["perturbation"] == "control"
+    condition = {"perturbation": "drug_1", "dose_value": 100.0}
+    expected = true_transport(screen, condition, source=controls.to_numpy())
+    np.testing.assert_array_equal(true_transport(screen, condition, source=controls.sort_values()), expected)
+
+
 def test_the_cell_line_of_a_condition_changes_nothing(screen):
     condition = {"perturbation": "drug_1", "dose_value": TOP}
     np.testing.assert_array_equal(

@@ -84,3 +84,24 @@ def test_one_condition_is_drawn():
 def test_unknown_colours_are_refused(fitted, refused):
     with refused(fitted, KeyError, "'dose' is not in the table of conditions", "'dose_value'"):
         scgap.pl.conditions(fitted, color="dose", show=False)
+
+
+def test_classes_may_be_called_as_the_reference_or_a_tier(fitted):
+    color = {"drug_1": "control", "drug_2": "seen", "drug_3": float("nan")}
+    axis = scgap.pl.conditions(fitted, color=color, labels=False, show=False)
+    assert list(legend(axis)) == ["control", "seen", "unknown"]
+    assert sum(len(c.get_offsets()) for c in axis.collections) == len(fitted.uns["scgap"]["conditions"])
+    assert list(legend(scgap.pl.conditions(fitted, color={"drug_1": 7}, show=False))) == ["7", "unknown"]
+
+
+def test_conditions_without_the_dose_that_colours_are_grey(screen):
+    """Of two members, one may not be there."""
+    is_single = screen.obs["dose_value"] == 100.0
+    screen.obs["drug_b"] = np.where(is_single | (screen.obs["perturbation"] == "control"), "control", "other")
+    screen.obs["dose_b"] = np.where(screen.obs["drug_b"] == "control", np.nan, 5.0)
+    columns = {"target_col": ["perturbation", "drug_b"], "dose_col": ["dose_value", "dose_b"]}
+    scgap.tl.fit_transport(screen, **columns, n_iters=0, hidden=(4,), progress=False)
+    axis = scgap.pl.conditions(screen, color="dose_b", labels=False, show=False)
+    grey, coloured = axis.collections
+    assert len(grey.get_offsets()) == len(coloured.get_offsets()) == 3
+    assert isinstance(coloured.norm, LogNorm)

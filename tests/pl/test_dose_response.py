@@ -95,3 +95,15 @@ def test_single_perturbations_in_one_of_several_columns_are_drawn(screen, settin
     assert labels == ["drug_3, line_1", "drug_3, line_2", "control"]
     for line in lines[:-1]:
         np.testing.assert_array_equal(line.get_xdata(), DOSES)
+
+
+def test_each_time_has_a_line_of_its_own(screen):
+    screen.obs["hours"] = np.random.default_rng(0).choice([6.0, 24.0], screen.n_obs)
+    columns = {"dose_col": "dose_value", "time_col": "hours", "time_unit": "h"}
+    scgap.tl.fit_transport(screen, **columns, n_iters=0, hidden=(4,), progress=False)
+    queries = [{"perturbation": "drug_1", "dose_value": d, "hours": h} for d in (100.0, 1_000.0) for h in (6, 24)]
+    curve = scgap.tl.screen(screen, queries, progress=False)
+    axis = scgap.pl.dose_response(screen, curve, features="feature_0", show=False)
+    *lines, _ = axis.get_legend_handles_labels()[0]
+    assert [line.get_label() for line in lines] == ["drug_1, time 24 h", "drug_1, time 6 h"]
+    assert all(line.get_xdata().tolist() == [100.0, 1_000.0] for line in lines)

@@ -50,3 +50,12 @@ def test_a_view_is_refused(screen, refused):
     with refused(view, ValueError, "view", "copy=True"):
         scgap.pp.encode_table(view, TARGETS, key_added="target")
     assert not scgap.pp.encode_table(view, TARGETS, key_added="target", copy=True).is_view
+
+
+def test_a_fitted_map_is_not_written_over(fitted, refused):
+    with refused(fitted, ValueError, "adata.uns['scgap'] holds a fitted map, which would be lost"):
+        scgap.pp.encode_table(fitted, TARGETS, key_added="scgap")
+    with refused(fitted, ValueError, "holds a fitted map"):
+        scgap.pp.responders(fitted, dose_col="dose_value", key_added="scgap")
+    with refused(fitted, ValueError, "key_added='perturbation' is a column that says what was done"):
+        scgap.pp.responders(fitted, dose_col="dose_value", key_added="perturbation")

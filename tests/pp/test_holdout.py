@@ -254,3 +254,33 @@ def test_an_empty_table_or_mapping_is_refused(refused, empty):
     adata = cells_of(SINGLES)
     with refused(adata, ValueError, "names no perturbed cells", "occur together"):
         scgap.pp.split(adata, holdout=empty, **COLUMNS)
+
+
+def test_a_misspelt_name_beside_missing_ones_is_told():
+    adata = cells_of(SINGLES[:4])
+    adata.obs.loc["cell_0", "line"] = np.nan
+    with pytest.raises(KeyError, match=r"'xx' is not in .*found 'x', 'y', 'z'"):
+        scgap.pp.split(adata, holdout={"line": ["xx"]}, **COLUMNS)
+
+
+def test_labels_are_compared_as_text():
+    adata = cells_of([("1", "10"), ("01", "10"), ("1e0", "10")])
+    scgap.pp.split(adata, holdout={"drug": ["1"]}, **COLUMNS)
+    assert set(adata.obs.loc[adata.obs["drug"] == "1", "split"]) == {"test"}
+    assert (adata.obs.loc[adata.obs["drug"] == "01", "split"] == "train").any()
+    adata.obs["drug"] = adata.obs["drug"].replace({"01": "2", "1e0": "3"}).replace({"control": "0"}).astype(float)
+    scgap.pp.split(adata, holdout={"drug": [1]}, reference_key="0", **COLUMNS)
+    assert set(adata.obs.loc[adata.obs["drug"] == 1.0, "split"]) == {"test"}
+
+
+def test_doses_of_single_precision_are_held_out_by_value():
+    adata = cells_of([(drug, dose) for drug in "AB" for dose in ("0.1", "0.3")])
+    adata.obs["dose"] = adata.obs["dose"].astype(np.float32)
+    scgap.pp.split(adata, holdout={"dose": [0.1]}, **COLUMNS)
+    assert set(adata.obs.loc[adata.obs["dose"] == np.float32(0.1), "split"]) == {"test"}
+
+
+def test_cells_of_a_table_may_be_lists():
+    adata = cells_of(SINGLES)
+    scgap.pp.split(adata, holdout=pd.DataFrame({"drug": [["A", "B"]], "line": [None]}), **COLUMNS)
+    assert set(adata.obs.loc[adata.obs["drug"].isin(["A", "B"]), "split"]) == {"test"}

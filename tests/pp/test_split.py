@@ -160,7 +160,7 @@ def test_labels_of_a_mudata(screen):
         ({"dose_col": None, "reference_key": "contrl"}, ValueError, ("'contrl'", "Did you mean 'control'?")),
         ({"holdout": {"drug": ["drug_1"]}}, KeyError, ("'drug' is not in adata.obs",)),
         ({"holdout": {"perturbation": ["drug_9"]}}, KeyError, ("'drug_9'", "Did you mean 'drug_")),
-        ({"holdout": {"dose_value": [101]}}, KeyError, ("'101'", "'100.0'")),
+        ({"holdout": {"dose_value": [101]}}, KeyError, ("'101'", "'100'")),
         ({"holdout": {"perturbation": []}}, ValueError, ("names no perturbed cells",)),
         ({"holdout": {"perturbation": ["control"]}}, ValueError, ("names no perturbed cells", "controls never are")),
         (

@@ -479,6 +479,8 @@ def test_a_broken_run_goes_on_to_the_same_weights(screen, fitted, fit, refused, 
         ({"conditions_per_step": 0}, ValueError, ("conditions_per_step=0",)),
         ({"seed": -1}, ValueError, ("seed=-1", "from 0")),
         ({"seed": None}, ValueError, ("seed=None",)),
+        ({"seed": 2**63}, ValueError, ("seed=9223372036854775808", "below 2**62")),
+        ({"group_col": "split"}, ValueError, ("'split' as a column of the design", "tables have columns of that name")),
         ({"epsilon": 0.0}, ValueError, ("epsilon=0.0", "positive number")),
         ({"epsilon": "auto"}, ValueError, ("epsilon='auto'", "positive number")),
         ({"gap_epsilon": np.inf}, ValueError, ("gap_epsilon=inf",)),
@@ -630,3 +632,7 @@ def test_a_wrong_modality_is_refused(screen, settings, refused):
 def test_names_of_baselines_are_no_names_of_maps(screen, settings, refused, name):
     with refused(screen, ValueError, f"key_added={name!r} is the name of a baseline", "Pass another name"):
         scgap.tl.fit_transport(screen, **{**settings, "key_added": name})
+
+
+def test_flags_of_numpy_are_flags(screen, fit):
+    assert json.loads(fit(screen, n_iters=0, standardise=np.True_)["params"])["standardise"] is True

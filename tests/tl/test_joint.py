@@ -212,3 +212,18 @@ def test_a_modality_may_have_a_colon_in_its_name(measured):
     scgap.tl.fit_transport(mdata, mod=mods, **COLUMNS, **{**FIT, "n_iters": 5})
     table = scgap.tl.evaluate(mdata, mod=mods, metrics=["mean_error"])
     assert table["value"].max() < 5.0  # and not hundreds
+
+
+def test_masks_are_in_the_order_of_the_mudata(measured):
+    protein = measured["protein"]
+    shuffled = protein[np.random.default_rng(0).permutation(protein.n_obs)].copy()
+    rna = measured["rna"][protein.obs_names].copy()
+    mdata = MuData({"rna": rna, "protein": shuffled})
+    mods = ["protein", "rna"]
+    scgap.tl.fit_transport(mdata, mod=mods, **COLUMNS, **{**FIT, "n_iters": 0})
+    chosen = (shuffled.obs["perturbation"] == "control").reindex(mdata.obs_names).to_numpy()
+    assert (mdata.obs_names != shuffled.obs_names).any()
+    scgap.tl.predict(mdata, CONDITION, mod=mods, source=chosen)
+    for mod in mods:
+        moved = mdata[mod].obs_names[mdata[mod].obs["scgap_transported"]]
+        assert set(moved) == set(mdata.obs_names[chosen])

@@ -296,3 +296,46 @@ def test_nothing_is_written(drugs, same):
     before = drugs.copy()
     scgap.tl.resolve(drugs, {})
     assert same(drugs, before)
+
+
+def test_groups_may_be_called_as_quantities():
+    adata = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[10.0, 100.0], n_groups=2, n_features=6)
+    adata.obs["cell_line"] = adata.obs["cell_line"].map({"line_1": "24h", "line_2": "2"}).astype(str)
+    scgap.tl.fit_transport(adata, **DRUGS, n_iters=0, hidden=(4,), progress=False)
+    assert resolved_groups(adata, "drug_1 50, 24h") == ["24h"]
+    without = {"group_col": "cell_line", "n_iters": 0, "hidden": (4,), "progress": False}
+    scgap.tl.fit_transport(adata, **without)
+    assert resolved_groups(adata, "2, drug_1") == ["2"]
+
+
+def resolved_groups(adata, query):
+    return scgap.tl.resolve(adata, query)["cell_line"].tolist()
+
+
+def test_blank_doses_of_perturbations_that_are_not_there_stay_open():
+    adata = scgap.datasets.simulate_screen(600, n_drugs=2, doses=[10.0], n_groups=1, n_features=6, n_combinations=1)
+    both = adata.obs["perturbation"].astype(str).str.split("+", expand=True)
+    adata.obs["drug_a"], adata.obs["drug_b"] = both[0], both[1].fillna("control")
+    adata.obs["dose_a"] = np.where(both[0] == "control", "", "10")
+    adata.obs["dose_b"] = np.where(both[1].isna(), "", "10")
+    columns = {"target_col": ["drug_a", "drug_b"], "dose_col": ["dose_a", "dose_b"]}
+    scgap.tl.fit_transport(adata, **columns, n_iters=0, hidden=(4,), progress=False)
+    table = adata.uns["scgap"]["conditions"]
+    assert table["dose_b"].isna().tolist() == (table["drug_b"] == "control").tolist()
+    assert scgap.tl.resolve(adata, "drug_1 10")["condition_label"].tolist() == ["drug_1 10"]
+    screened = scgap.tl.screen(adata, table, n_cells=2, progress=False)
+    assert set(screened.obs["condition_label"]) == set(table["condition_label"])
+
+
+def test_whole_numbers_of_groups_are_found_in_objects_that_hold_them_otherwise(drugs):
+    adata = drugs.copy()
+    adata.obs["donor"] = adata.obs["cell_line"].map({"line_1": 1, "line_2": 2}).astype(int)
+    scgap.tl.fit_transport(adata, dose_col="dose_value", group_col="donor", **FIT)
+    other = adata.copy()
+    other.obs["donor"] = other.obs["donor"].astype(float)
+    for donor in (1, 1.0, "1"):
+        scgap.tl.predict(other, {"perturbation": "drug_1", "dose_value": 100, "donor": donor})
+        assert set(other.obs.loc[other.obs["scgap_transported"], "donor"]) == {1.0}
+    one, two = (scgap.tl.screen(some, n_cells=3, progress=False) for some in (adata, other))
+    np.testing.assert_array_equal(one.X, two.X)
+    assert list(one.obs["support"].unique()) == list(two.obs["support"].unique())

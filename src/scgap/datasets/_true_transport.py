@@ -56,7 +56,10 @@ def true_transport(
     """
     truth = _get_truth(data)
     members, dose = _read_condition(condition, truth["drugs"].tolist())
-    mask = np.asarray(data.obs["perturbation"] == "control" if source is None else source)
+    chosen: Any = data.obs["perturbation"] == "control" if source is None else source
+    if isinstance(chosen, pd.Series) and chosen.index.is_unique and data.obs_names.isin(chosen.index).all():
+        chosen = chosen.reindex(data.obs_names)
+    mask = np.asarray(chosen)
     if mask.dtype != bool or mask.shape != (data.n_obs,):
         raise ValueError(
             f"`source` is an array of {mask.dtype} and shape {mask.shape}; allowed is a boolean mask of shape "

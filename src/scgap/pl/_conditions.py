@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from scgap._adata import Data, Modality
 from scgap._checks import text
-from scgap._conditions import parse_condition, records
+from scgap._conditions import label_text, parse_condition, records
 from scgap._joint import modalities
 from scgap._meanings import trained_conditions
 from scgap._messages import not_found
@@ -18,7 +18,7 @@ from scgap._model import TransportModel, get_model
 from scgap._support import TIERS, support_tiers
 from scgap.pl._labels import write_labels
 from scgap.pl._plane import principal_axes
-from scgap.pl._style import BASELINE, MARKERS, PALETTE, class_colours, finish, get_axes, ink, text_colour
+from scgap.pl._style import BASELINE, MARKERS, PALETTE, class_colours, finish, get_axes, ink, shade, text_colour
 
 MAX_LABELLED = 30  # conditions whose labels still find room
 
@@ -93,11 +93,18 @@ def conditions(
     (axis,) = get_axes(ax, 1, width=5.6, height=3.8)
     if pd.api.types.is_numeric_dtype(values):
         x, y = points.T
-        drawn = axis.scatter(x, y, c=values, cmap="viridis", norm="log" if (values > 0).all() else None, s=28)
+        is_dose = color in model.design.dose_cols
+        has_one = (values > 0 if is_dose else values.notna()).to_numpy()  # a member that is not there has none
+        if not has_one.all():
+            axis.scatter(x[~has_one], y[~has_one], color=shade(axis, BASELINE), s=28)
+        drawn = axis.scatter(
+            x[has_one], y[has_one], c=values[has_one], cmap="viridis", norm="log" if is_dose else None, s=28
+        )
         axis.figure.colorbar(drawn, ax=axis, label=title)
     else:
         colours_of = color if isinstance(color, str) else None
-        _draw_classes(axis, points, values.astype(str), title, modalities(data, mod)[0], colours_of)
+        in_order = TIERS if color == "support" else sorted(values.unique())
+        _draw_classes(axis, points, values, in_order, title, modalities(data, mod)[0], colours_of)
     grey = text_colour(axis, BASELINE)
     axis.plot(0, 0, "+", color=grey, ms=9)
     axis.set(**{f"{which}label": f"embedding PC{i + 1} ({shares[i]:.0%})" for i, which in enumerate("xy")})
@@ -112,14 +119,16 @@ def _values(model: TransportModel, color: str | Mapping[str, str]) -> tuple[pd.S
     table = model.conditions
     parsed = [parse_condition(model.design, row) for row in records(table)]
     if isinstance(color, Mapping):
-        classes = [sorted({color.get(name, "unknown") for name, _ in condition.members}) for condition in parsed]
+        names = {name: label_text(value) for name, value in color.items() if not pd.isna(value)}
+        classes = [sorted({names.get(name, "unknown") for name, _ in condition.members}) for condition in parsed]
         return pd.Series([" + ".join(some) for some in classes], table.index), "class"
     if text("color", color) == "support":
         tiers = support_tiers(list(trained_conditions(model)), model.encoding.perturbations, parsed)
-        return pd.Series(pd.Categorical(tiers, TIERS, ordered=True), table.index), "support"
+        return pd.Series(tiers, table.index, dtype=object), "support"
     if color not in table:
         raise KeyError(not_found(color, "the table of conditions", ["support", *table.columns]))
-    return table[color], color
+    values = table[color]
+    return values if pd.api.types.is_numeric_dtype(values) else values.astype(str), color
 
 
 def _principal_components(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,9 +138,15 @@ def _principal_components(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _draw_classes(
-    axis: Axes, points: np.ndarray, values: pd.Series, title: str, adata: AnnData, column: str | None
+    axis: Axes,
+    points: np.ndarray,
+    values: pd.Series,
+    in_order: Sequence[str],
+    title: str,
+    adata: AnnData,
+    column: str | None,
 ) -> None:
-    ordered: Sequence[str] = [tier for tier in TIERS if (values == tier).any()] or sorted(values.unique())
+    ordered = [value for value in in_order if (values == value).any()]
     for i, (value, colour) in enumerate(zip(ordered, class_colours(axis, ordered, adata, column), strict=True)):
         x, y = points[(values == value).to_numpy()].T
         marker = MARKERS[i // len(PALETTE) % len(MARKERS)]

@@ -12,7 +12,7 @@ from matplotlib.typing import ColorType
 
 from scgap._adata import Data, Modality, check_predicted, get_matrix, get_modality, get_obs, take_features, to_dense
 from scgap._checks import number, texts
-from scgap._conditions import Design, read_conditions
+from scgap._conditions import Design, condition_label, read_conditions
 from scgap._joint import modalities, one_object
 from scgap._messages import not_found
 from scgap._model import TransportModel, get_model
@@ -74,9 +74,9 @@ def dose_response(
 
     Notes
     -----
-    Bars are standard errors of the measured means. Dotted lines are the levels of the groups' controls. Lines that
-    differ in the perturbation alone, or in the group alone, have the colours that scanpy stored for that column,
-    ``uns["<column>_colors"]``.
+    Of a fit with times there is a line for each. Bars are standard errors of the measured means. Dotted lines are the
+    levels of the groups' controls. Lines that differ in the perturbation alone, or in the group alone, have the colours
+    that scanpy stored for that column, ``uns["<column>_colors"]``.
 
     Examples
     --------
@@ -180,7 +180,7 @@ def _summary(model: TransportModel, obs: pd.DataFrame, values: np.ndarray, above
         row: dict[str, object] = {
             "perturbation": name,
             "group": group,
-            "label": f"{name}, {group}" if group else name,
+            "label": condition_label(condition._replace(members=((name, None),)), time_unit=model.design.time_unit),
             "dose": dose,
         }
         cells = values[of_cell == i]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, check_key, check_writable, get_modality, get_obs
+from scgap._adata import Data, check_key, check_writable, get_modality, get_obs, keep_map
 from scgap._checks import choice, texts
 from scgap._conditions import Condition, Design, label_text, make_design, read_conditions
 from scgap._descriptors import Descriptors, descriptors_to_uns
@@ -109,6 +109,7 @@ def encode_drugs(
     reference = _check_method(method, reference)
     check_key(key_added)
     check_writable(get_modality(data, mod), copy=copy)
+    keep_map(get_modality(data, mod), key_added)
     params: dict[str, Any] = {"rdkit": require_rdkit()}
     design = make_design(target_col, reference_key, sep=sep)
     molecules, stripped = parse_molecules(_collect_smiles(data, mod, design, smiles))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.manifold import smacof
 
-from scgap._adata import Data, check_key, check_writable, get_modality
+from scgap._adata import Data, check_key, check_writable, get_modality, keep_map
 from scgap._checks import whole_number
 from scgap._conditions import make_design
 from scgap._descriptors import Descriptors, descriptors_to_uns
@@ -124,6 +124,7 @@ def encode_effects(
     check_key(key_added)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
+    keep_map(adata, key_added)
     design = make_design(target_col, reference_key, dose_col, group_col, None, sep)
     populations, measured = training_populations(data, mod, design, split_col)
     names = sorted({name for name, _ in populations})

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from scgap._adata import Data, check_key, check_writable, get_modality
+from scgap._adata import Data, check_key, check_writable, get_modality, keep_map
 from scgap._descriptors import Descriptors, check_table, descriptors_to_uns
 
 
@@ -58,6 +58,7 @@ def encode_table(
     """
     check_key(key_added)
     check_writable(get_modality(data, mod), copy=copy)
+    keep_map(get_modality(data, mod), key_added)
     descriptors = Descriptors("table", check_table(table, "table"), {}, {})
     result = data.copy() if copy else data
     get_modality(result, mod).uns[key_added] = descriptors_to_uns(descriptors)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scgap._conditions import Condition, Design, records
+from scgap._conditions import Condition, Design, exact, group_text, plain, records
 from scgap._messages import listed, not_found
 
 COMBINATIONS = "unseen_combination"
@@ -56,13 +56,15 @@ def named_cells(
 ) -> np.ndarray:
     """Boolean (n_obs,): cells that a mapping, or any row of a table, names."""
     if isinstance(holdout, pd.DataFrame):
-        rows = [{name: value for name, value in row.items() if pd.notna(value)} for row in records(holdout)]
+        rows = [{name: value for name, value in row.items() if plain(value) is not None} for row in records(holdout)]
     else:
         rows = [{str(name): values for name, values in (holdout or {}).items()}]
-    mask = np.zeros(len(obs), bool)
+    mask, names = np.zeros(len(obs), bool), {*design.target_cols, *design.group_cols}
     levels = {column: _levels(obs[column]) for column in {column for row in rows for column in row}}
     for row in filter(None, rows):
-        cells = np.logical_and.reduce([_holds(column, levels[column], values) for column, values in row.items()])
+        cells = np.logical_and.reduce(
+            [_holds(column, levels[column], values, are_names=column in names) for column, values in row.items()]
+        )
         if set(row) <= set(design.columns):
             # A condition may be written in several ways, B+A for A+B: none of its cells may train.
             cells = np.isin(of_cell, of_cell[cells & (of_cell >= 0)])
@@ -72,20 +74,22 @@ def named_cells(
 
 def _levels(column: pd.Series) -> tuple[np.ndarray, pd.Series]:
     """Which of its distinct values each cell has (n_obs,), and these values: a table may ask for them row by row."""
-    codes, levels = pd.factorize(column.astype(object), use_na_sentinel=False)
+    codes, levels = pd.factorize(exact(column), use_na_sentinel=False)
     return codes, pd.Series(levels, dtype=object)
 
 
-def _holds(column: str, levels: tuple[np.ndarray, pd.Series], values: Any) -> np.ndarray:
+def _holds(column: str, levels: tuple[np.ndarray, pd.Series], values: Any, *, are_names: bool) -> np.ndarray:
     """Boolean (n_obs,): cells that hold one of the values in a column."""
     codes, found = levels
-    text, numbers = found.astype(str), pd.to_numeric(found, errors="coerce")
+    text, numbers = found.map(group_text).where(found.notna()), pd.to_numeric(found, errors="coerce")
     chosen = np.zeros(len(found), bool)
     for value in [values] if isinstance(values, str) or not np.iterable(values) else values:
         # Doses are compared as numbers: the column may hold '10' and the call 10.0, or the other way round.
-        same = ((text == str(value)) | (numbers == pd.to_numeric(value, errors="coerce"))).to_numpy(bool)
+        same = (text == group_text(value)).to_numpy(bool)
+        if not are_names:
+            same = same | (numbers == pd.to_numeric(value, errors="coerce")).to_numpy(bool)
         if not same.any():
-            raise KeyError(not_found(str(value), f"adata.obs[{column!r}]", sorted(set(text))))
+            raise KeyError(not_found(group_text(value), f"adata.obs[{column!r}]", sorted(set(text.dropna()))))
         chosen |= same
     return chosen[codes]
 

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from scgap._adata import Data, Matrix, check_writable, get_modality, get_obs, select_cells
-from scgap._conditions import design_from_dict, label_text, split_label
+from scgap._conditions import design_from_dict, group_texts, label_text, split_label
 from scgap._descriptors import Descriptors, descriptors_from_uns, descriptors_to_uns
 from scgap._messages import listed
 from scgap._representation import read_points
@@ -118,7 +118,7 @@ def _check_place(descriptors: Descriptors, perturbation: str, key: str) -> None:
             "scgap.pp.encode_effects made."
         )
     design = design_from_dict(descriptors.params["design"])
-    if perturbation == design.reference_key or split_label(perturbation, design.sep) != [perturbation]:
+    if perturbation == design.reference_key or split_label(perturbation, design) != [perturbation]:
         raise ValueError(
             f"{perturbation!r} is not the label of one perturbation, which alone has a vector. Pass one that is "
             "neither of controls nor of a combination."
@@ -163,7 +163,7 @@ def _draw_new(
 ) -> Samples:
     """Samples of the cells to place, in the groups of the reference."""
     columns = list(design_from_dict(descriptors.params["design"]).group_cols)
-    of_cell = pd.Series(list(map(tuple, get_obs(data, mod, columns).astype(str).to_numpy())), dtype=object)
+    of_cell = pd.Series(list(map(tuple, group_texts(get_obs(data, mod, columns)).to_numpy())), dtype=object)
     rows = {(perturbation, group): np.flatnonzero(mask & (of_cell == group).to_numpy()) for group in groups}
     populations = {name: found for name, found in rows.items() if len(found) >= MIN_CELLS}
     if not populations:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from scgap._adata import Data, Matrix, check_key, check_writable, get_modality, get_obs, to_dense
+from scgap._adata import Data, Matrix, check_key, check_writable, get_modality, get_obs, keep_map, to_dense
 from scgap._checks import is_number, whole_number
 from scgap._classifier import TwoSample, two_sample_test
 from scgap._conditions import Condition, condition_label, make_design, read_conditions
@@ -137,14 +137,19 @@ def responders(
 
     To train on responders and controls alone:
 
-    >>> answered = adata[adata.obs["responder"] != "escaper"].copy()
+    >>> answered = adata[adata.obs["responder"].isin(["responder", "control"])].copy()
     """
     tau = _check_tau(tau)
     seed = whole_number("seed", seed, 0)
     check_key(key_added)
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
+    keep_map(adata, key_added)
     design = make_design(target_col, reference_key, dose_col, group_col, None, sep)
+    if key_added in design.columns:
+        raise ValueError(
+            f"key_added={key_added!r} is a column that says what was done to the cells. Pass another name."
+        )
     conditions, of_cell, _ = read_conditions(design, get_obs(data, mod, design.columns))
     points = read_points(adata, layer, use_rep)
     if use_rep is None or use_rep == "X":

@@ -29,7 +29,7 @@ from scgap._groups import stand_in_groups
 from scgap._joint import check_parts, make_joint_representation, modalities, one_object
 from scgap._map import ConditionalMap, Pooling, Weights, embed, init_weights
 from scgap._messages import listed
-from scgap._model import TransportModel, check_free, get_uns, model_to_uns
+from scgap._model import WRITTEN, TransportModel, check_free, get_uns, model_to_uns
 from scgap._representation import make_representation
 from scgap._splits import assign_split
 from scgap._train import Diverged, Loss, Progress, Report, Setup, TrainingData, fit, is_complete, mean_cost
@@ -280,6 +280,7 @@ def fit_transport(
     choice("pooling", pooling, ("sum", "mean", "attention"))
     if not isinstance(standardise, bool | np.bool_):
         raise TypeError(f"standardise={standardise!r}. Pass True, for units of each feature's spread, or False.")
+    standardise = bool(standardise)  # NumPy's has no place in JSON
     settings = {
         "epsilon": epsilon,
         "gap_epsilon": gap_epsilon,
@@ -307,6 +308,11 @@ def fit_transport(
         dose_unit=resolve_unit(data, mod, "dose_unit", dose_unit, dose_col),
         time_unit=resolve_unit(data, mod, "time_unit", time_unit, time_col),
     )
+    if taken := [column for column in design.columns if column in WRITTEN]:
+        raise ValueError(
+            f"adata.obs has {listed(taken)} as a column of the design, and scgap's own tables have columns of that "
+            "name. Give it another one: adata.obs = adata.obs.rename(columns={...})."
+        )
     obs = get_obs(data, mod, design.columns)
     labels = get_obs(data, mod, [split_col], hint=" scgap.pp.split makes such a column.")
     conditions, of_cell, rows = read_conditions(design, obs)

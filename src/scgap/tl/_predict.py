@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from scgap._adata import Data, Modality, check_key, get_modality, get_obs, random_order, to_dense
 from scgap._checks import whole_number
+from scgap._conditions import group_texts
 from scgap._joint import check_parts, modalities, one_object, put_back
 from scgap._meanings import check_unambiguous, contexts, label_of, measured_cells, shares
 from scgap._messages import not_found
@@ -215,7 +216,7 @@ def _draw(model: TransportModel, groups: pd.DataFrame, queries: Sequence[Mapping
     measured, columns = measured_cells(model), list(groups.columns)
     uniform = np.empty(len(groups))
     uniform[random_order(groups.index)] = np.random.default_rng(seed).random(len(groups))
-    labels = groups.astype(str)
+    labels = group_texts(groups)
     rows_of = labels.groupby(columns).indices if columns else {(): np.arange(len(groups))}
     drawn = np.zeros(len(groups), int)
     for group, rows in rows_of.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from scgap._adata import Data, Modality, get_modality, get_obs
-from scgap._conditions import Condition, condition_label, parse_condition, read_conditions
+from scgap._conditions import Condition, condition_label, group_texts, parse_condition, read_conditions
 from scgap._joint import one_object
 from scgap._meanings import meanings, measured_cells, open_columns, trained_conditions
 from scgap._messages import not_found
@@ -115,7 +115,7 @@ def _check_groups(data: Data, mod: str | None, model: TransportModel, asked: Map
         if column not in asked or asked[column] in known:
             continue
         if column in get_modality(data, mod).obs or column in data.obs:
-            known = sorted({*known, *get_obs(data, mod, [column])[column].astype(str)})
+            known = sorted({*known, *group_texts(get_obs(data, mod, [column]))[column].dropna()})
         if asked[column] not in known:
             raise KeyError(not_found(str(asked[column]), f"adata.obs[{column!r}]", known))
 

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from scgap._adata import Data, Modality, check_unique, get_modality, get_obs, random_order, to_dense
 from scgap._checks import whole_number
-from scgap._conditions import Condition, Design, condition_label, parse_condition, plain, records
+from scgap._conditions import Condition, Design, condition_label, group_texts, parse_condition, plain, records
 from scgap._encoding import encode_conditions
 from scgap._joint import one_object
 from scgap._meanings import contexts, trained_conditions
@@ -105,7 +105,7 @@ def screen(
     seed = whole_number("seed", seed, 0)
     queries = _measured(model) if conditions is None else _queries(model, conditions, aliases)
     obs = get_obs(data, mod, design.columns if source is None else design.group_cols)
-    groups = obs[list(design.group_cols)].astype(str)
+    groups = group_texts(obs[list(design.group_cols)])
     chosen = _draw(groups, select_source(model, adata, obs, {}, source), n_cells, seed)
     blocks = _blocks(design, groups, chosen, queries, strict=conditions is not None)
     encode_conditions(model.encoding, list(blocks))  # refuses what has no vector, before the work
@@ -165,7 +165,7 @@ def _queries(
     """Full conditions but for the groups that they leave open."""
     if isinstance(conditions, str | Mapping | pd.Series):
         raise TypeError("conditions is a single query. Pass a list of queries, or a table with one row each.")
-    if not isinstance(conditions, Iterable) or np.ndim(conditions) == 0:  # type: ignore[arg-type]
+    if not isinstance(conditions, Iterable) or getattr(conditions, "ndim", 1) == 0:
         raise TypeError(f"conditions is {kind_of(conditions)}. Pass a list of queries, or a table with one row each.")
     if isinstance(conditions, pd.DataFrame):
         conditions = [pd.Series(row, dtype=object) for row in conditions.astype(object).to_dict("records")]
