@@ -107,7 +107,8 @@ def fit_transport(
         Label of control cells in ``target_col``.
     dose_col
         Column of doses, or one for each column of ``target_col``: numbers or strings of numbers; dose 0 is control, and
-        towards it the effect fades.
+        towards it the effect fades. Where all were given at one dose, nothing tells what a higher one would do, and it
+        is predicted like that one.
     dose_unit
         Unit of the doses, such as ``"nM"``, or the column of ``obs`` that holds it: conditions can then be asked for in
         another, ``"1 uM"``.
@@ -116,7 +117,8 @@ def fit_transport(
         feature of the condition. Cells with a label that was not trained are moved by a mean over trained groups, in
         which those count more whose controls are nearer.
     time_col
-        Column of times after treatment, a numeric feature of the condition. Controls are not matched by time.
+        Column of times after treatment, a numeric feature of the condition. Controls are not matched by time: for that,
+        pass a copy of the column, as text, in ``group_col``.
     time_unit
         Unit of the times, such as ``"h"``, or the column that holds it.
     sep
