@@ -145,6 +145,10 @@ def test_unexplained_is_a_share_of_the_variance(monkeypatch):
     assert unexplained(stored, VALID) == pytest.approx(expected, rel=1e-4)
     assert unexplained(stored, sparse.csr_matrix(VALID)) == pytest.approx(expected, rel=1e-4)
     assert np.isnan(unexplained(stored, VALID[:1]))
+    far = (VALID + 1e5).astype(np.float32)
+    left = far - decode(stored, encode(stored, far)).astype(float)
+    expected = np.square(left).sum() / np.square(far.astype(float) - far.mean(0, dtype=float)).sum()
+    assert unexplained(stored, far) == pytest.approx(expected, rel=1e-3)
 
 
 def test_same_seed_same_weights():

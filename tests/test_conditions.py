@@ -309,18 +309,31 @@ def test_whole_numbers_of_groups_are_the_same_however_they_are_stored():
     assert table["donor"].isna().tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, "category"])
-def test_doses_of_single_precision_are_the_numbers_they_were_written_as(dtype):
-    doses = pd.Series([0.1, 0.3, 0.0], dtype=np.float32).astype(dtype)
-    obs = pd.DataFrame({"perturbation": ["A", "A", "control"], "dose": doses})
-    conditions, _, _ = read_conditions(DOSED, obs)
+NARROW = [["float32"], ["float16"], ["float32", "category"], ["Float32"]]
+
+
+@pytest.mark.parametrize("dtypes", NARROW, ids=" ".join)
+def test_narrow_numbers_are_the_ones_they_were_written_as(dtypes):
+    numbers = pd.Series([0.1, 0.3, 0.0])
+    for dtype in dtypes:
+        numbers = numbers.astype(dtype)
+    conditions, _, _ = read_conditions(DOSED, pd.DataFrame({"perturbation": ["A", "A", "control"], "dose": numbers}))
     assert [condition.members for condition in conditions] == [(), (("A", 0.1),), (("A", 0.3),)]
+    design = make_design("perturbation", "control", group_col="group")
+    groups = read_conditions(design, pd.DataFrame({"perturbation": "control", "group": numbers}))[0]
+    assert [condition.group for condition in groups] == [("0",), ("0.1",), ("0.3",)]
+    assert _conditions.group_texts(pd.DataFrame({"group": numbers}))["group"].tolist() == ["0.1", "0.3", "0"]
+    assert [row["group"] for row in _conditions.exact_records(pd.DataFrame({"group": numbers}))] == [0.1, 0.3, 0.0]
 
 
 def test_the_reference_may_hold_the_separator():
     design = make_design("perturbation", "non-targeting", sep="-")
-    conditions, of_cell, _ = read_conditions(design, pd.DataFrame({"perturbation": ["non-targeting", "A-B", "A"]}))
-    assert [conditions[i].members for i in of_cell] == [(), (("A", None), ("B", None)), (("A", None),)]
+    labels = ["non-targeting", "A-B", "A", "A-non-targeting", "non-targeting-A", "non-targeting-non-targeting"]
+    conditions, of_cell, _ = read_conditions(design, pd.DataFrame({"perturbation": labels}))
+    one, two = (("A", None),), (("A", None), ("B", None))
+    assert [conditions[i].members for i in of_cell] == [(), two, one, one, one, ()]
+    dosed = make_design("perturbation", "non-targeting", "dose", sep="-")
+    assert parse(dosed, "A-non-targeting", "10-0").members == (("A", 10.0),)
 
 
 def test_a_column_says_one_thing():

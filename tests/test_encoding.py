@@ -63,6 +63,14 @@ def test_with_one_dose_or_time_alone_others_are_encoded_like_it(n):
     assert (np.diff(arrays.presence[:, 0]) > 0).all()  # the effect still fades towards dose 0
 
 
+def test_descriptors_are_standardised_in_whatever_unit():
+    table = pd.DataFrame({"x": [1.0, 3.0, 2.0], "y": [5.0, 5.0, 5.0]}, ["A", "B", "C"])
+    expected = _encoding.initial_vectors(encode(["A", "B", "control"], table=table)[2], 0)
+    np.testing.assert_allclose(expected, [[-1.2247, 0], [1.2247, 0], [0, 0]], atol=1e-4)
+    tiny = _encoding.initial_vectors(encode(["A", "B", "control"], table=1e-26 * table)[2], 0)
+    np.testing.assert_allclose(tiny, expected, atol=1e-6)
+
+
 def test_a_trained_perturbation_needs_a_row():
     with pytest.raises(ValueError, match=r"no row for 'B'; its index holds 'A'\. Add their descriptors, or"):
         encode(["A", "B", "control"], table=pd.DataFrame({"x": [1.0]}, ["A"]))

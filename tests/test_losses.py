@@ -243,3 +243,21 @@ def test_energy_distance_of_one_distribution_is_zero_on_average():
     distances = np.asarray(jax.jit(jax.vmap(_losses.energy_distance, (0, 0, None, None)))(x, y, weights, weights))
     assert abs(distances.mean()) < 3 * distances.std() / np.sqrt(200) < 0.02
     assert distances.min() < 0
+
+
+class Fourth(costs.SqEuclidean):
+    """A cost of one's own that derives from one of OTT's, and is another function."""
+
+    def norm(self, x):
+        return None
+
+    def __call__(self, x, y):
+        return jnp.sum((x - y) ** 4)
+
+
+def test_what_derives_from_a_known_cost_is_not_taken_for_it(clouds):
+    source, _, _, target = clouds
+    every = cdist(source, target, lambda x, y: ((x - y) ** 4).sum())
+    np.testing.assert_allclose(_losses.cost_matrix(source, target, Fourth()), every, rtol=1e-4)
+    paired = _losses.paired_cost(source, target[:N], Fourth())
+    np.testing.assert_allclose(paired, np.diag(every), rtol=1e-4)

@@ -197,6 +197,14 @@ def test_units_of_the_features_are_those_of_the_cells(weights):
     np.testing.assert_allclose(transport(NETWORK, units, rescaled, condition), expected, atol=1e-4 * factor)
 
 
+def test_units_are_right_far_from_the_origin():
+    """Sums of many large numbers of single precision lose the digits that tell cells apart."""
+    cells = (np.random.default_rng(0).normal(size=(20_000, N_FEATURES)) + 1e5).astype(np.float32)
+    units = _map.init_weights(NETWORK, 0, ENCODING, make_condition([0]), cells)
+    np.testing.assert_allclose(units["centre"], 1e5, atol=0.05)
+    assert units["scale"] == pytest.approx(1.0, rel=0.02)
+
+
 def test_init_weights_survives_constant_features():
     weights = _map.init_weights(NETWORK, 0, ENCODING, make_condition([0]), np.full((9, N_FEATURES), 2.0))
     assert weights["scale"] == 1.0

@@ -87,6 +87,19 @@ def test_a_cell_where_the_controls_are_is_moved_as_these(fitted):
     assert shares["line_2", "b"] == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("unit", [1e-8, 1e8])
+def test_shares_have_no_unit(fitted, unit):
+    means = make_mover(get_model(fitted, None, "scgap")).control_means
+    points = np.asarray(fitted.X[SOURCE], float)
+    expected = group_shares(means, points, ("line_9", "c"))
+    in_units = {group: unit * mean.astype(float) for group, mean in means.items()}
+    found = group_shares(in_units, unit * points, ("line_9", "c"))
+    for group, share in expected.items():
+        np.testing.assert_allclose(found[group], share, rtol=1e-4)
+    at_them = group_shares({group: np.zeros(3) for group in means}, np.zeros((1, 3)), ("line_9", "c"))
+    np.testing.assert_allclose([share[0] for share in at_them.values()], 1 / 6)
+
+
 def test_as_many_as_are_nearest_stand_in(fitted, monkeypatch):
     monkeypatch.setattr("scgap._groups.N_NEAREST", 2)
     means = make_mover(get_model(fitted, None, "scgap")).control_means

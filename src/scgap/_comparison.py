@@ -88,9 +88,11 @@ class Comparison:
         from scgap._losses import COSTS, compiled_floor_free_monge_gap  # here, so that plots do not load JAX
 
         weights = _padded_weights(len(self.mapped), padded_size(len(self.mapped)))
+        source, mapped = (np.asarray(cells, np.float64) for cells in (self.source, self.mapped))
+        origin = source.mean(0)  # rows of padding lie there
         return float(
             compiled_floor_free_monge_gap(
-                *(pad_rows(np.asarray(cells, np.float32)) for cells in (self.source, self.mapped)),
+                *(pad_rows((cells - origin).astype(np.float32)) for cells in (source, mapped)),
                 weights,
                 cost=COSTS["euclidean"],
                 epsilon=np.float32(GAP_EPSILON * self.reference.scale),

@@ -1,5 +1,6 @@
 """Conditions: from labels in obs to sets of perturbations with doses, in a context."""
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -15,6 +16,9 @@ from scgap._names import spelling
 
 # What control cells are usually called, in the spelling of `spelling`.
 CONTROLS = ("control", "ctrl", "ctl", "ntc", "nontargeting", "negctrl", "dmso", "vehicle", "untreated", "unperturbed")
+
+
+UNCUT = "\0"  # stands for a reference that holds the separator, where labels are cut
 
 
 class Design(NamedTuple):
@@ -196,15 +200,24 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
 
 
+def exact_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The same, of `exact` values."""
+    return records(pd.DataFrame({column: exact(values) for column, values in table.items()}, table.index))
+
+
 def split_label(label: Any, design: Design) -> list[str]:
     """The names in a label, or in a list of them; the reference is one, though the separator be in it."""
     if isinstance(label, list | tuple | np.ndarray):
         return [label_text(name) for name in label]
     if _is_missing(label):
         return []
-    text = label_text(label)
-    parts = text.split(design.sep) if design.sep and text != design.reference_key else [text]
-    return [part for part in (part.strip() for part in parts) if part]
+    text, sep, reference = label_text(label), design.sep, design.reference_key
+    if sep is None:
+        return [text] if text else []
+    if sep in reference:
+        before, after = rf"(?:^|(?<={re.escape(sep)}))", rf"(?=$|{re.escape(sep)})"
+        text = re.sub(before + re.escape(reference) + after, UNCUT, text)
+    return [reference if part == UNCUT else part for part in map(str.strip, text.split(sep)) if part]
 
 
 def plain(value: Any) -> Any:
@@ -233,7 +246,7 @@ def group_texts(table: pd.DataFrame) -> pd.DataFrame:
     """`group_text` of all that a table (n_obs, n_columns) holds; what is missing stays so."""
     texts = {}
     for column, labels in table.items():
-        codes, found = pd.factorize(labels)
+        codes, found = pd.factorize(exact(labels))
         texts[column] = np.array([*map(group_text, found), np.nan], dtype=object)[codes]
     return pd.DataFrame(texts, table.index, table.columns, dtype=object)
 
@@ -285,7 +298,12 @@ def exact(column: pd.Series) -> pd.Series:
     if isinstance(column.dtype, pd.CategoricalDtype):
         values = np.array([*exact(column.cat.categories.to_series()), np.nan], dtype=object)
         return pd.Series(values[column.cat.codes], column.index, dtype=object)
-    return (column.astype(str).astype(float) if column.dtype == np.float32 else column).astype(object)
+    kind = getattr(column.dtype, "numpy_dtype", column.dtype)  # that of a nullable one
+    if kind not in (np.float16, np.float32):
+        return column.astype(object)
+    return pd.Series(
+        [float(str(value)) for value in column.to_numpy(kind, na_value=np.nan)], column.index, dtype=object
+    )
 
 
 def _joined(design: Design, values: Sequence[Any]) -> Any:

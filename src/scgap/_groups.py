@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from scgap._conditions import Group
 
 N_NEAREST = 8  # trained groups that stand in for another one; not tuned, for no data here have more
-TINY = 1e-12  # squared distance below which a cell is where the controls are
+TINY = 1e-12  # share of the largest squared distance below which a cell is where the controls are
 
 
 def stand_in_groups(trained: Collection[Group], group: Group) -> list[Group]:
@@ -37,7 +37,9 @@ def group_shares(
     if groups == [group]:
         return {group: np.ones(len(points), np.float32)}
     means = np.array([control_means[other] for other in groups])
-    nearness = 1.0 / np.maximum(cdist(points, means, "sqeuclidean"), TINY)
+    squares = cdist(points, means, "sqeuclidean")
+    farthest = squares.max(1, keepdims=True)
+    nearness = 1.0 / np.maximum(squares / np.where(farthest > 0, farthest, 1.0), TINY)
     if len(groups) > N_NEAREST:
         least = np.partition(nearness, -N_NEAREST, axis=1)[:, [-N_NEAREST]]
         nearness[nearness < least] = 0.0

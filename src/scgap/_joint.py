@@ -108,12 +108,18 @@ def put_back(
 def _parts(mdata: Data, mods: Sequence[str]) -> dict[str, AnnData]:
     """The modalities, of the cells that all of them hold, in the order in which the MuData has them, as masks do."""
     every = {mod: get_modality(mdata, mod) for mod in mods}
+    for mod, adata in every.items():
+        if not adata.obs_names.is_unique:
+            raise ValueError(
+                f"mdata[{mod!r}].obs_names are not unique, by which its cells are found in the other modalities. Call "
+                f"mdata[{mod!r}].obs_names_make_unique() and mdata.update() first."
+            )
     cells = every[mods[0]].obs_names
     for adata in every.values():
         cells = cells[cells.isin(adata.obs_names)]
     if not len(cells):
         raise ValueError(f"No cell is in all of the modalities {listed(mods)}. Their obs_names have to be alike.")
-    if mdata.obs_names.is_unique:
+    if mdata.obs_names.is_unique:  # a MuData that was not updated may not know all of them
         cells = mdata.obs_names[mdata.obs_names.isin(cells)].append(cells[~cells.isin(mdata.obs_names)])
     return {mod: adata[cells] for mod, adata in every.items()}
 

@@ -128,8 +128,13 @@ def _distances(x: jax.Array, y: jax.Array) -> jax.Array:
     return _safe_sqrt(_squared_distances(x, y))
 
 
+OF_SQUARES = (costs.SqEuclidean, costs.Euclidean, costs.EuclideanP, costs.PNormP, costs.SqPNorm)
+
+
 def _of_squared_distance(cost: Cost) -> Callable[[jax.Array], jax.Array] | None:
     """The cost as a function of the squared Euclidean distance; None for costs that are no such function."""
+    if type(cost) not in OF_SQUARES:  # what derives from one of these may be another function
+        return None
     match cost:
         case costs.SqEuclidean():
             return lambda squares: squares

@@ -37,12 +37,15 @@ WARM_UP = 0.03  # fraction of the iterations
 FINAL_RATE = 0.01  # of the learning rate, at the end of the cosine
 AVERAGING = 0.02  # of the weights, each iteration: noise of single steps does not decide which weights are best
 WEIGHT_DECAY = 1e-5  # the papers' value
+SMALLEST = 1e-16  # gradient that Adam takes for one: it has the unit of the cost, and so that of the features
 MOST_PROGRAMS = 32  # kept of each kind; with what else a fit of another shape compiles they take 40 MB each
 
 # The rate is applied by hand, so that changing it or the number of iterations compiles nothing anew.
 # Flat, for one operation on all weights is compiled, and run, faster than one on each of many small arrays.
 OPTIMIZER = optax.flatten(
-    optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam(), optax.add_decayed_weights(WEIGHT_DECAY))
+    optax.chain(
+        optax.clip_by_global_norm(10.0), optax.scale_by_adam(eps=SMALLEST), optax.add_decayed_weights(WEIGHT_DECAY)
+    )
 )
 
 

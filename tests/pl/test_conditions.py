@@ -94,6 +94,13 @@ def test_classes_may_be_called_as_the_reference_or_a_tier(fitted):
     assert list(legend(scgap.pl.conditions(fitted, color={"drug_1": 7}, show=False))) == ["7", "unknown"]
 
 
+def test_labels_that_are_numbers_have_classes(screen):
+    screen.obs["perturbation"] = screen.obs["perturbation"].map({"control": 0, "drug_1": 1, "drug_2": 2, "drug_3": 3})
+    scgap.tl.fit_transport(screen, reference_key=0, n_iters=0, hidden=(4,), progress=False)
+    axis = scgap.pl.conditions(screen, color={1: "x", 2: "y", 3: "x"}, labels=False, show=False)
+    assert list(legend(axis)) == ["x", "y"]
+
+
 def test_conditions_without_the_dose_that_colours_are_grey(screen):
     """Of two members, one may not be there."""
     is_single = screen.obs["dose_value"] == 100.0

@@ -276,11 +276,18 @@ def test_labels_are_compared_as_text():
 def test_doses_of_single_precision_are_held_out_by_value():
     adata = cells_of([(drug, dose) for drug in "AB" for dose in ("0.1", "0.3")])
     adata.obs["dose"] = adata.obs["dose"].astype(np.float32)
-    scgap.pp.split(adata, holdout={"dose": [0.1]}, **COLUMNS)
-    assert set(adata.obs.loc[adata.obs["dose"] == np.float32(0.1), "split"]) == {"test"}
+    is_low = adata.obs["dose"] == np.float32(0.1)
+    for holdout in ({"dose": [0.1]}, adata.obs.loc[is_low, ["dose"]].drop_duplicates()):
+        scgap.pp.split(adata, holdout=holdout, **COLUMNS)
+        assert set(adata.obs.loc[is_low, "split"]) == {"test"}
+        assert "train" in set(adata.obs.loc[adata.obs["dose"] == np.float32(0.3), "split"])
 
 
 def test_cells_of_a_table_may_be_lists():
     adata = cells_of(SINGLES)
     scgap.pp.split(adata, holdout=pd.DataFrame({"drug": [["A", "B"]], "line": [None]}), **COLUMNS)
     assert set(adata.obs.loc[adata.obs["drug"].isin(["A", "B"]), "split"]) == {"test"}
+    assert "train" in set(adata.obs.loc[adata.obs["drug"] == "C", "split"])
+    adata.obs["drug"] = adata.obs["drug"].replace({"C": "C "})
+    scgap.pp.split(adata, holdout={"drug": ["C"]}, **COLUMNS)
+    assert set(adata.obs.loc[adata.obs["drug"] == "C ", "split"]) == {"test"}

@@ -42,8 +42,9 @@ def test_costs_of_ones_own_are_not_taken_for_each_other(prepared):
     assert name != other_name
     assert resolve_cost(first()) == (name, one)
     assert "0x" not in name
-    array = prepared(own_cost(1, np.ones(3)))
+    array = prepared(own_cost(1, {"of features": np.ones(3)}))
     changed = array()
-    changed.weights = np.zeros(3)
+    changed.weights = {"of features": np.zeros(3)}
     assert resolve_cost(array())[1] is not resolve_cost(changed)[1]
     assert resolve_cost(changed)[1] is changed
+    assert resolve_cost(array()) == resolve_cost(array())

@@ -636,3 +636,22 @@ def test_names_of_baselines_are_no_names_of_maps(screen, settings, refused, name
 
 def test_flags_of_numpy_are_flags(screen, fit):
     assert json.loads(fit(screen, n_iters=0, standardise=np.True_)["params"])["standardise"] is True
+
+
+@pytest.mark.parametrize("cost", ["euclidean", "sqeuclidean"])
+def test_features_in_small_units_are_learned_as_well(screen, fit, cost):
+    """Fractions, say: gradients have the unit of the cost."""
+    found = [numbers(fit(screen, cost=cost, n_iters=0))]
+    for unit in (2.0**-10, 2.0**-20):
+        small = screen.copy()
+        small.X = np.float32(unit) * screen.X
+        found.append(numbers(fit(small, cost=cost)))
+    np.testing.assert_allclose(found[2], found[1], atol=0.01)
+    assert np.abs(found[1] - found[0]).max() > 0.05
+
+
+def numbers(stored):
+    """All weights of the network, in a row."""
+    layers = stored["weights"]["network"]
+    flat = pd.json_normalize(layers, sep=".").iloc[0]
+    return np.concatenate([np.ravel(flat[name]) for name in sorted(flat.index)])

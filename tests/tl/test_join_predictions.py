@@ -267,3 +267,11 @@ def test_columns_of_the_result_are_not_written_over(screen, predicted, refused):
         adata.obs = adata.obs.rename(columns={"cell_line": "population"})
     with refused(screen, ValueError, "columns 'population' of its own", "otherwise"):
         join(screen, predicted, group_col="population")
+
+
+def test_doses_in_categories_of_single_precision_stay_what_they_are(screen, predicted):
+    for adata in (screen, predicted):
+        adata.obs["dose_value"] = (adata.obs["dose_value"] / 1_000).astype(np.float32).astype("category")
+    joined = join(screen, predicted)
+    doses = joined.obs.loc[joined.obs["origin"] == "predicted", "dose_value"].astype(float)
+    assert sorted(doses.unique()) == [np.float32(0.1), 1.0]

@@ -227,3 +227,10 @@ def test_masks_are_in_the_order_of_the_mudata(measured):
     for mod in mods:
         moved = mdata[mod].obs_names[mdata[mod].obs["scgap_transported"]]
         assert set(moved) == set(mdata.obs_names[chosen])
+
+
+def test_cells_that_cannot_be_told_apart_are_refused(measured):
+    mdata = measured.copy()
+    mdata.mod["rna"].obs_names = ["same", "same", *mdata["rna"].obs_names[2:]]
+    with pytest.raises(ValueError, match=r"mdata\['rna'\].obs_names are not unique"):
+        scgap.tl.fit_transport(mdata, mod=MODS, **COLUMNS, **FIT)

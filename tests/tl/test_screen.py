@@ -226,3 +226,13 @@ def test_pertpy_takes_it(fitted):
     assert np.isfinite(distances.to_numpy()).all()
     space = pt.tl.PseudobulkSpace().compute(result, target_col="perturbation", groups_col="cell_line", mode="mean")
     assert space.n_obs == 8
+
+
+def test_tables_of_single_precision_ask_for_measured_doses(screen, settings):
+    screen.obs["dose_value"] = (screen.obs["dose_value"] / 1_000).astype(np.float32)
+    scgap.tl.fit_transport(screen, **{**settings, "n_iters": 0})
+    columns = ["perturbation", "dose_value", "cell_line"]
+    table = screen.obs.loc[screen.obs["perturbation"] != "control", columns].drop_duplicates()
+    result = screened(screen, conditions=table, n_cells=2)
+    assert set(result.obs["support"]) == {"seen"}
+    assert "drug_1 0.1, line_1" in set(result.obs["condition_label"])

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from scgap._adata import Data, Modality
 from scgap._checks import text
-from scgap._conditions import label_text, parse_condition, records
+from scgap._conditions import label_text, parse_condition, plain, records
 from scgap._joint import modalities
 from scgap._meanings import trained_conditions
 from scgap._messages import not_found
@@ -119,7 +119,7 @@ def _values(model: TransportModel, color: str | Mapping[str, str]) -> tuple[pd.S
     table = model.conditions
     parsed = [parse_condition(model.design, row) for row in records(table)]
     if isinstance(color, Mapping):
-        names = {name: label_text(value) for name, value in color.items() if not pd.isna(value)}
+        names = {label_text(name): label_text(value) for name, value in color.items() if plain(value) is not None}
         classes = [sorted({names.get(name, "unknown") for name, _ in condition.members}) for condition in parsed]
         return pd.Series([" + ".join(some) for some in classes], table.index), "class"
     if text("color", color) == "support":

@@ -1,14 +1,14 @@
 """What is held out whole: named by a mapping or a table, or chosen by a strategy, one for each tier of support."""
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from scgap._conditions import Condition, Design, exact, group_text, plain, records
+from scgap._conditions import Condition, Design, exact, exact_records, group_text, label_text, plain
 from scgap._messages import listed, not_found
 
 COMBINATIONS = "unseen_combination"
@@ -56,14 +56,16 @@ def named_cells(
 ) -> np.ndarray:
     """Boolean (n_obs,): cells that a mapping, or any row of a table, names."""
     if isinstance(holdout, pd.DataFrame):
-        rows = [{name: value for name, value in row.items() if plain(value) is not None} for row in records(holdout)]
+        named = exact_records(holdout)
+        rows = [{name: value for name, value in row.items() if plain(value) is not None} for row in named]
     else:
         rows = [{str(name): values for name, values in (holdout or {}).items()}]
-    mask, names = np.zeros(len(obs), bool), {*design.target_cols, *design.group_cols}
+    mask = np.zeros(len(obs), bool)
+    text_of = dict.fromkeys(design.group_cols, group_text) | dict.fromkeys(design.target_cols, label_text)
     levels = {column: _levels(obs[column]) for column in {column for row in rows for column in row}}
     for row in filter(None, rows):
         cells = np.logical_and.reduce(
-            [_holds(column, levels[column], values, are_names=column in names) for column, values in row.items()]
+            [_holds(column, levels[column], values, text_of.get(column)) for column, values in row.items()]
         )
         if set(row) <= set(design.columns):
             # A condition may be written in several ways, B+A for A+B: none of its cells may train.
@@ -78,18 +80,21 @@ def _levels(column: pd.Series) -> tuple[np.ndarray, pd.Series]:
     return codes, pd.Series(levels, dtype=object)
 
 
-def _holds(column: str, levels: tuple[np.ndarray, pd.Series], values: Any, *, are_names: bool) -> np.ndarray:
-    """Boolean (n_obs,): cells that hold one of the values in a column."""
+def _holds(
+    column: str, levels: tuple[np.ndarray, pd.Series], values: Any, text_of_name: Callable[[Any], str] | None
+) -> np.ndarray:
+    """Boolean (n_obs,): cells that hold one of the values in a column; of names ``text_of_name`` says what is alike."""
     codes, found = levels
-    text, numbers = found.map(group_text).where(found.notna()), pd.to_numeric(found, errors="coerce")
+    text_of = text_of_name or group_text
+    text, numbers = found.map(text_of).where(found.notna()), pd.to_numeric(found, errors="coerce")
     chosen = np.zeros(len(found), bool)
     for value in [values] if isinstance(values, str) or not np.iterable(values) else values:
         # Doses are compared as numbers: the column may hold '10' and the call 10.0, or the other way round.
-        same = (text == group_text(value)).to_numpy(bool)
-        if not are_names:
+        same = (text == text_of(value)).to_numpy(bool)
+        if text_of_name is None:
             same = same | (numbers == pd.to_numeric(value, errors="coerce")).to_numpy(bool)
         if not same.any():
-            raise KeyError(not_found(group_text(value), f"adata.obs[{column!r}]", sorted(set(text.dropna()))))
+            raise KeyError(not_found(text_of(value), f"adata.obs[{column!r}]", sorted(set(text.dropna()))))
         chosen |= same
     return chosen[codes]
 

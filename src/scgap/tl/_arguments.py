@@ -36,7 +36,8 @@ def resolve_cost(cost: str | CostFn) -> tuple[str, CostFn]:
 
 
 def _have_the_same(some: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    return some.keys() == others.keys() and all(np.array_equal(value, others[name]) for name, value in some.items())
+    (values, structure), (other_values, other) = (jax.tree.flatten(dict(attributes)) for attributes in (some, others))
+    return (structure,) == (other,) and all(map(np.array_equal, values, other_values))
 
 
 def resolve_unit(data: Data, mod: str | None, argument: str, unit: str | None, of: object) -> str | None:

@@ -121,7 +121,7 @@ def join_predictions(
     adata = get_modality(observed, mod)
     features = same_features(adata, predicted, "predicted")
     obs = get_obs(observed, mod, [*design.columns, split_col])
-    conditions, of_cell, written = read_conditions(design, obs)
+    conditions, of_cell, _ = read_conditions(design, obs)
     if split_col:
         of_cell = np.where(read_split(obs[split_col], of_cell) == "test", of_cell, -1)
     found, of_found = predicted_conditions(design, predicted, "predicted")
@@ -132,7 +132,8 @@ def join_predictions(
     cells = to_dense(read_cells(adata, layer, rows, "observed"))
     predicted_cells = to_dense(read_cells(predicted, None, predicted_rows, "predicted"))[:, features]
     table = obs.iloc[rows][design.columns]
-    predicted_table = written.iloc[of_predicted[predicted_rows]].astype(table.dtypes)
+    of_row, first = np.unique(of_cell[rows], return_index=True)
+    predicted_table = table.iloc[first[np.searchsorted(of_row, of_predicted[predicted_rows])]]
     joined = pd.concat([table, predicted_table]).apply(_without_unused)
     joined.index = pd.Index([*table.index, *("predicted_" + predicted.obs_names[predicted_rows])])
     of_row = np.concatenate([of_cell[rows], of_predicted[predicted_rows]])

@@ -11,7 +11,16 @@ from tqdm.auto import tqdm
 
 from scgap._adata import Data, Modality, check_unique, get_modality, get_obs, random_order, to_dense
 from scgap._checks import whole_number
-from scgap._conditions import Condition, Design, condition_label, group_texts, parse_condition, plain, records
+from scgap._conditions import (
+    Condition,
+    Design,
+    condition_label,
+    exact_records,
+    group_texts,
+    parse_condition,
+    plain,
+    records,
+)
 from scgap._encoding import encode_conditions
 from scgap._joint import one_object
 from scgap._meanings import contexts, trained_conditions
@@ -168,7 +177,7 @@ def _queries(
     if not isinstance(conditions, Iterable) or getattr(conditions, "ndim", 1) == 0:
         raise TypeError(f"conditions is {kind_of(conditions)}. Pass a list of queries, or a table with one row each.")
     if isinstance(conditions, pd.DataFrame):
-        conditions = [pd.Series(row, dtype=object) for row in conditions.astype(object).to_dict("records")]
+        conditions = [pd.Series(row, dtype=object) for row in exact_records(conditions)]
     found = [full for query in conditions for full in contexts(model, read_query(model, query, aliases))]
     if not found:
         raise ValueError("conditions is empty. Pass queries, or leave it out for all measured conditions.")
