@@ -329,9 +329,10 @@ def test_narrow_numbers_are_the_ones_they_were_written_as(dtypes):
 def test_the_reference_may_hold_the_separator():
     design = make_design("perturbation", "non-targeting", sep="-")
     labels = ["non-targeting", "A-B", "A", "A-non-targeting", "non-targeting-A", "non-targeting-non-targeting"]
+    labels += ["A - non-targeting"]
     conditions, of_cell, _ = read_conditions(design, pd.DataFrame({"perturbation": labels}))
     one, two = (("A", None),), (("A", None), ("B", None))
-    assert [conditions[i].members for i in of_cell] == [(), two, one, one, one, ()]
+    assert [conditions[i].members for i in of_cell] == [(), two, one, one, one, (), one]
     dosed = make_design("perturbation", "non-targeting", "dose", sep="-")
     assert parse(dosed, "A-non-targeting", "10-0").members == (("A", 10.0),)
 

@@ -215,7 +215,7 @@ def split_label(label: Any, design: Design) -> list[str]:
     if sep is None:
         return [text] if text else []
     if sep in reference:
-        before, after = rf"(?:^|(?<={re.escape(sep)}))", rf"(?=$|{re.escape(sep)})"
+        before, after = rf"(?:^|(?<={re.escape(sep)}))\s*", rf"(?=\s*(?:$|{re.escape(sep)}))"
         text = re.sub(before + re.escape(reference) + after, UNCUT, text)
     return [reference if part == UNCUT else part for part in map(str.strip, text.split(sep)) if part]
 
@@ -301,9 +301,8 @@ def exact(column: pd.Series) -> pd.Series:
     kind = getattr(column.dtype, "numpy_dtype", column.dtype)  # that of a nullable one
     if kind not in (np.float16, np.float32):
         return column.astype(object)
-    return pd.Series(
-        [float(str(value)) for value in column.to_numpy(kind, na_value=np.nan)], column.index, dtype=object
-    )
+    found, codes = np.unique(column.to_numpy(kind, na_value=np.nan), return_inverse=True)
+    return pd.Series(np.array([float(str(value)) for value in found], object)[codes], column.index, dtype=object)
 
 
 def _joined(design: Design, values: Sequence[Any]) -> Any:

@@ -60,11 +60,10 @@ def make_encoding(design: Design, train: Sequence[Condition], table: pd.DataFram
 
 def initial_vectors(encoding: Encoding, seed: int) -> np.ndarray:
     """The network's table (n_perturbations, n): standardised descriptors, or random vectors to be learned."""
-    values = encoding.values
+    values = encoding.values.astype(float)
     if not encoding.features:
         generator = np.random.default_rng([seed, 1])  # other numbers than the network's first layers hold
         return generator.standard_normal((len(encoding.perturbations), N_LEARNED), dtype=np.float32)
-    values = values.astype(float)
     varies = np.ptp(values, axis=0) > 0
     return np.where(varies, (values - values.mean(0)) / np.where(varies, values.std(0), 1.0), 0.0)
 

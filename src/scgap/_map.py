@@ -76,7 +76,8 @@ def init_weights(
     """Fresh weights; ``condition`` is any single condition, ``cells`` (n_cells, n_features) set the network's units."""
     # One scale for all features, so that the geometry the cost sees is the geometry the network sees.
     centre = cells.mean(0, dtype=np.float64)
-    scale = np.sqrt(cells.var(0, dtype=np.float64).mean()) or 1.0
+    away = cells - centre.astype(np.float32)
+    scale = np.sqrt(np.square(away, out=away).mean(dtype=np.float64)) or 1.0
     table = np.asarray(encoding, np.float32)
     one_cell = np.zeros((1, cells.shape[1]), np.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), one_cell, table[condition.members], condition)["params"]

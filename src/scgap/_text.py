@@ -126,7 +126,11 @@ def _written(design: Design, part: str, members: Members) -> dict[str, Any]:
     acting = [(name, dose) for name, dose in members if name != design.reference_key] or members[:1]
     doses = [dose for _, dose in acting if dose is not None]
     if doses and not design.dose_cols:
-        raise ValueError(f"{part!r} gives a dose, and the map was fitted without dose_col. Leave the dose out.")
+        commas = f" If it is a group, write a comma before it: {', '.join(part.rsplit(maxsplit=1))!r}."
+        raise ValueError(
+            f"{part!r} gives a dose, and the map was fitted without dose_col. Leave the dose out."
+            + (commas if design.group_cols else "")
+        )
     if 0 < len(doses) < len(acting):
         raise ValueError(f"{part!r} gives a dose for some perturbations only. Give one for each, or none.")
     return write_members(

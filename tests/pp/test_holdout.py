@@ -291,3 +291,12 @@ def test_cells_of_a_table_may_be_lists():
     adata.obs["drug"] = adata.obs["drug"].replace({"C": "C "})
     scgap.pp.split(adata, holdout={"drug": ["C"]}, **COLUMNS)
     assert set(adata.obs.loc[adata.obs["drug"] == "C ", "split"]) == {"test"}
+
+
+def test_pairs_are_held_out_in_whatever_order_they_are_written():
+    adata = cells_of([*SINGLES, *PAIRS])
+    scgap.pp.split(adata, holdout={"drug": ["B+A", "C + B"]}, **COLUMNS)
+    assert set(adata.obs.loc[adata.obs["drug"].isin(["A+B", "B+C"]), "split"]) == {"test"}
+    assert "train" in set(adata.obs.loc[adata.obs["drug"] == "A+C", "split"])
+    with pytest.raises(KeyError, match=r"'A\+E' is not in"):
+        scgap.pp.split(adata, holdout={"drug": ["E+A"]}, **COLUMNS)

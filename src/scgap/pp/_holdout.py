@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from scgap._conditions import Condition, Design, exact, exact_records, group_text, label_text, plain
+from scgap._conditions import Condition, Design, exact, exact_records, group_text, plain, split_label
 from scgap._messages import listed, not_found
 
 COMBINATIONS = "unseen_combination"
@@ -61,7 +62,7 @@ def named_cells(
     else:
         rows = [{str(name): values for name, values in (holdout or {}).items()}]
     mask = np.zeros(len(obs), bool)
-    text_of = dict.fromkeys(design.group_cols, group_text) | dict.fromkeys(design.target_cols, label_text)
+    text_of = dict.fromkeys(design.group_cols, group_text) | dict.fromkeys(design.target_cols, partial(_joined, design))
     levels = {column: _levels(obs[column]) for column in {column for row in rows for column in row}}
     for row in filter(None, rows):
         cells = np.logical_and.reduce(
@@ -72,6 +73,11 @@ def named_cells(
             cells = np.isin(of_cell, of_cell[cells & (of_cell >= 0)])
         mask |= cells
     return mask
+
+
+def _joined(design: Design, label: Any) -> str:
+    """The names in a label in an order of their own: B+A is A+B."""
+    return (design.sep or "").join(sorted(split_label(label, design)))
 
 
 def _levels(column: pd.Series) -> tuple[np.ndarray, pd.Series]:
@@ -94,7 +100,9 @@ def _holds(
         if text_of_name is None:
             same = same | (numbers == pd.to_numeric(value, errors="coerce")).to_numpy(bool)
         if not same.any():
-            raise KeyError(not_found(text_of(value), f"adata.obs[{column!r}]", sorted(set(text.dropna()))))
+            raise KeyError(
+                not_found(text_of(value) or str(value), f"adata.obs[{column!r}]", sorted(set(text.dropna())))
+            )
         chosen |= same
     return chosen[codes]
 
@@ -181,7 +189,8 @@ def _combinations(sets: Collection[Names]) -> list[Names]:
     if not combinations:
         raise ValueError(
             "holdout='unseen_combination' takes cells with several perturbations, and there are none. Pass several "
-            "columns as target_col, or the separator of combined labels, such as '+', as sep."
+            "columns as target_col, or the separator of combined labels, such as '+', as sep; or, to hold out "
+            "perturbations in some groups, a table of both as holdout."
         )
     return combinations
 

@@ -231,8 +231,8 @@ def fit_transport(
     uns[key_added]["others"] : dict
         Weights of the other maps.
     uns[key_added]["validation"] : DataFrame
-        Of the condition-level validation: energy distances of ``identity`` and of the prediction (``error``) for each
-        left-out condition, and its ``support`` without it.
+        Of the condition-level validation, where a condition could be left out: energy distances of ``identity`` and of
+        the prediction (``error``) for each left-out condition, and its ``support`` without it.
 
     Raises
     ------

@@ -132,8 +132,8 @@ def join_predictions(
     cells = to_dense(read_cells(adata, layer, rows, "observed"))
     predicted_cells = to_dense(read_cells(predicted, None, predicted_rows, "predicted"))[:, features]
     table = obs.iloc[rows][design.columns]
-    of_row, first = np.unique(of_cell[rows], return_index=True)
-    predicted_table = table.iloc[first[np.searchsorted(of_row, of_predicted[predicted_rows])]]
+    joined_ones, first = np.unique(of_cell[rows], return_index=True)
+    predicted_table = table.iloc[first[np.searchsorted(joined_ones, of_predicted[predicted_rows])]]
     joined = pd.concat([table, predicted_table]).apply(_without_unused)
     joined.index = pd.Index([*table.index, *("predicted_" + predicted.obs_names[predicted_rows])])
     of_row = np.concatenate([of_cell[rows], of_predicted[predicted_rows]])
