@@ -194,7 +194,7 @@ rate (batches of 256, four layers of 64, epsilon 1 and 0.01): its own 10,000 ste
 one core (its Sinkhorn problems take ever more iterations as it learns, and a step on 4i a second), so that these may
 not be figures of the best it can do; on the first draw of Papalexi, where they were run ("as published"), they score
 the same. Its context is one vector for drug and group, its dose scalar takes the time of CycIF, and combinations are
-its deep set, in which a dose is part of each member's vector. CellFlow runs 2,000 steps with layers of 256, and
-takes doses and times as covariates of the perturbation. A group that was not trained has no vector. 4i's 10 nM is asked
+its deep set, in which a dose is part of each member's vector. CellFlow runs 2,000 steps with layers of 256, which
+are few for the screens' hundreds of conditions, and takes doses and times as covariates of the perturbation. A group that was not trained has no vector. 4i's 10 nM is asked
 of maps that trained 100 nM and controls, and thus lies beyond the doses that were trained, if between the two. The
 Sinkhorn divergence is not of conditions with fewer than ten cells in a half."""
