@@ -180,21 +180,22 @@ def draw(scores: pd.DataFrame, path: Path = FIGURE) -> None:
 
 NOTE = """\
 Mean over conditions, with a 95 % interval by bootstrap over conditions, of the mean over seeds of the fit; "n of m":
-not all folds were run. Seconds are the median fit's, of a busy machine. Features of proteins are in units of
-the training controls' spread, genes are 20 principal components of the training cells. The best simple baseline is
-that with the lowest mean of `scgap.tl.evaluate`'s eight; the ceiling is one half of the observed cells as prediction
-of the other; what a perfect map scores the simulation knows. The controls that are moved are one sample, which all
-conditions of a group share, and by which even a perfect map is off: where whole conditions are held out a third of
-the controls is moved and does not train (of Norman and CycIF, whose controls are few, all train and all are moved);
-held-out cells are those of five draws of the split, over which a condition's scores are averaged. Where a method has
-one fold of five, it was run on the first draw alone. scgap runs its defaults where held-out cells of seen conditions
-are judged, and 3,000 updates, as chose the model, where all that is judged was held out whole, both without the
-validation by left-out conditions, which changes no prediction. `cmonge` runs 1,000 steps at ten times its published
-rate (batches of 256, four layers of 64, epsilon 1 and 0.01): its own 10,000 steps of 1e-4 take up to hours a fold on
-one core (its Sinkhorn problems take ever more iterations as it learns, and a step on 4i a second), so that these may
-not be figures of the best it can do; on the first draw of Papalexi, where they were run ("as published"), they score
-the same. Its context is one vector for drug and group, its dose scalar takes the time of CycIF, and combinations are
-its deep set, in which a dose is part of each member's vector. CellFlow runs 2,000 steps with layers of 256, which
-are few for the screens' hundreds of conditions, and takes doses and times as covariates of the perturbation. A group that was not trained has no vector. 4i's 10 nM is asked
-of maps that trained 100 nM and controls, and thus lies beyond the doses that were trained, if between the two. The
-Sinkhorn divergence is not of conditions with fewer than ten cells in a half."""
+not all folds were run. Seconds are the median fit's, of a busy machine. Features of proteins are in units of the
+training controls' spread, genes are 20 principal components of the training cells. The best simple baseline is that
+with the lowest mean of `scgap.tl.evaluate`'s eight; the ceiling is one half of the observed cells as prediction of the
+other; what a perfect map scores the simulation knows. The controls that are moved are one sample, which all conditions
+of a group share, and by which even a perfect map is off: where whole conditions are held out a third of the controls
+is moved and does not train (of Norman and CycIF, whose controls are few, all train and all are moved); held-out cells
+are those of five draws of the split, over which a condition's scores are averaged. Where a method has one fold of
+five, it was run on the first draw alone. scgap runs its defaults where held-out cells of seen conditions are judged,
+and 3,000 updates, as chose the model, where all that is judged was held out whole, both without the validation by
+left-out conditions, which changes no prediction. `cmonge` runs 1,000 steps at ten times its published rate (batches of
+256, four layers of 64, epsilon 1 and 0.01): its own 10,000 steps of 1e-4 take up to hours a fold on one core (its
+Sinkhorn problems take ever more iterations as it learns, and a step on 4i a second), so that these may not be figures
+of the best it can do; on the first draw of Papalexi, where they were run ("as published"), they score the same. Its
+context is one vector for drug and group, its dose scalar takes the time of CycIF, and combinations are its deep set,
+in which a dose is part of each member's vector. CellFlow runs 2,000 steps with layers of 256, which are few for the
+screens' hundreds of conditions, and takes doses and times as covariates of the perturbation. A group that was not
+trained has no vector. 4i's 10 nM is asked of maps that trained 100 nM and controls, and thus lies beyond the doses
+that were trained, if between the two. The Sinkhorn divergence is not of conditions with fewer than ten cells in a
+half."""
