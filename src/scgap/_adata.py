@@ -138,9 +138,14 @@ def check_key(name: str) -> str:
     return name
 
 
+def is_map(stored: Any) -> bool:
+    """Whether something in ``uns`` is what `scgap.tl.fit_transport` writes."""
+    return isinstance(stored, Mapping) and "format_version" in stored
+
+
 def keep_map(adata: AnnData, key: str) -> None:
     """Refuse to write over a fitted map."""
-    if isinstance(adata.uns.get(key), Mapping) and "format_version" in adata.uns[key]:
+    if is_map(adata.uns.get(key)):
         raise ValueError(
             f"adata.uns[{key!r}] holds a fitted map, which would be lost. Pass another name as key_added, or delete it."
         )

@@ -98,7 +98,7 @@ def apply_layers(layers: Mapping[str, Mapping[str, Any]], rows: Any) -> np.ndarr
 def unexplained(stored: Mapping[str, Any], cells: Any) -> float:
     """Share of the variance of cells (n_cells, n_features), about their own mean, that decoding does not bring back."""
     lost, squares, total = 0.0, 0.0, np.zeros(cells.shape[1])
-    origin = next(_chunks(cells))[:1].astype(np.float64).sum(0)  # a cell: far from all, squares would lose their digits
+    origin = next(_chunks(cells))[0].astype(np.float64)  # a cell: far from all of them, squares would lose their digits
     for chunk in _chunks(cells):
         lost += float(np.square(decode(stored, encode(stored, chunk)) - chunk).sum(dtype=np.float64))
         away = chunk - origin

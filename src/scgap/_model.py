@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from scgap._adata import Data, Modality, check_mods, get_modality
+from scgap._adata import Data, Modality, check_mods, get_modality, is_map
 from scgap._checks import check_folder, check_path, need, text
 from scgap._conditions import Design, design_from_dict
 from scgap._encoding import Encoding, encoding_from_dict, encoding_to_dict
@@ -36,7 +36,8 @@ MIN_LEFT_OUT = 3  # conditions of a tier, whose mean error tells what to expect
 FORMAT_VERSION = 1
 DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)  # by strange content
 TABLE = ("condition_label", "split", "n_cells")  # columns of the table of conditions beside those of the design
-WRITTEN = (*TABLE, "missing", "support", "nearest", "expected_error", "spread", "source_cell")  # of all tables
+RESOLVED = (*TABLE, "missing", "support", "nearest")  # the same of `scgap.tl.resolve`
+WRITTEN = (*RESOLVED, "expected_error", "spread", "source_cell")  # and of all tables
 
 
 class TransportModel(NamedTuple):
@@ -116,7 +117,7 @@ def model_to_uns(model: TransportModel) -> dict[str, Any]:
 
 def check_free(uns: Mapping[str, Any], key: str) -> None:
     """Refuse to write over anything but maps."""
-    if key in uns and not (isinstance(uns[key], Mapping) and "format_version" in uns[key]):
+    if key in uns and not is_map(uns[key]):
         raise ValueError(
             f"adata.uns[{key!r}] exists and is not a map of scgap, which alone are written over. Pass another name as "
             "key_added, or delete it."

@@ -61,7 +61,7 @@ def warn_of_new_groups(model: TransportModel, groups: pd.DataFrame) -> None:
     """Say in which groups of the cells to move (n_cells rows) others stand in."""
     nearer = "each of its cells is moved by a mean over trained groups, those with nearer controls counting more"
     how = "its cells are moved without its context" if model.control_means is None else nearer
-    labels = group_texts(groups)
+    labels = group_texts(groups[list(model.encoding.groups)])
     for column, trained in model.encoding.groups.items():
         if new := sorted(set(labels[column]) - set(trained)):
             message = f"{column!r} {listed(new)} was not trained on: {how}. Trained were {listed(trained)}."

@@ -8,15 +8,13 @@ import pandas as pd
 from scgap._conditions import check_number, group_text, plain, split_label
 from scgap._encoding import no_vector
 from scgap._messages import kind_of, listed, not_found, shown
-from scgap._model import TABLE, TransportModel
+from scgap._model import RESOLVED, TransportModel
 from scgap._names import matching_names
 from scgap._text import known_groups, read_text
 from scgap._units import in_unit
 
 type Query = str | Mapping[str, Any] | pd.Series
 type Aliases = Mapping[str, str]
-
-RESOLVED = (*TABLE, "missing", "support", "nearest")  # columns of `scgap.tl.resolve` beside those of the design
 
 
 def read_query(model: TransportModel, condition: Query, aliases: Aliases | None = None) -> dict[str, Any]:

@@ -126,7 +126,8 @@ def _written(design: Design, part: str, members: Members) -> dict[str, Any]:
     acting = [(name, dose) for name, dose in members if name != design.reference_key] or members[:1]
     doses = [dose for _, dose in acting if dose is not None]
     if doses and not design.dose_cols:
-        commas = f" If it is a group, write a comma before it: {', '.join(part.rsplit(maxsplit=1))!r}."
+        name, dose = next((name, dose) for name, dose in acting if dose is not None)
+        commas = f" If {dose!r} is a group, write a comma before it: {f'{name}, {dose}'!r}."
         raise ValueError(
             f"{part!r} gives a dose, and the map was fitted without dose_col. Leave the dose out."
             + (commas if design.group_cols else "")

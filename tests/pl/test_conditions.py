@@ -112,3 +112,7 @@ def test_conditions_without_the_dose_that_colours_are_grey(screen):
     grey, coloured = axis.collections
     assert len(grey.get_offsets()) == len(coloured.get_offsets()) == 3
     assert isinstance(coloured.norm, LogNorm)
+    screen.obs[["drug_b", "dose_b"]] = ["control", np.nan]
+    scgap.tl.fit_transport(screen, **columns, n_iters=0, hidden=(4,), progress=False)
+    (grey,) = scgap.pl.conditions(screen, color="dose_b", labels=False, show=False).collections
+    assert len(grey.get_offsets()) == 6

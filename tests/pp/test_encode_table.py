@@ -59,3 +59,5 @@ def test_a_fitted_map_is_not_written_over(fitted, refused):
         scgap.pp.responders(fitted, dose_col="dose_value", key_added="scgap")
     with refused(fitted, ValueError, "key_added='perturbation' is a column that says what was done"):
         scgap.pp.responders(fitted, dose_col="dose_value", key_added="perturbation")
+    with refused(fitted, ValueError, "holds a fitted map"):
+        scgap.pp.streaming_pca(fitted, n_comps=3, key_added="scgap")

@@ -306,7 +306,9 @@ def test_groups_may_be_called_as_quantities():
     without = {"group_col": "cell_line", "n_iters": 0, "hidden": (4,), "progress": False}
     scgap.tl.fit_transport(adata, **without)
     assert resolved_groups(adata, "2, drug_1") == ["2"]
-    with pytest.raises(ValueError, match=r"fitted without dose_col.* write a comma before it: 'drug_1, 2'"):
+    with pytest.raises(
+        ValueError, match=r"fitted without dose_col.* If '2' is a group, write a comma before it: 'drug_1, 2'"
+    ):
         scgap.tl.resolve(adata, "drug_1 2")
 
 

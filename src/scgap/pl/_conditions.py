@@ -97,10 +97,10 @@ def conditions(
         has_one = (values > 0 if is_dose else values.notna()).to_numpy()  # a member that is not there has none
         if not has_one.all():
             axis.scatter(x[~has_one], y[~has_one], color=shade(axis, BASELINE), s=28)
-        drawn = axis.scatter(
-            x[has_one], y[has_one], c=values[has_one], cmap="viridis", norm="log" if is_dose else None, s=28
-        )
-        axis.figure.colorbar(drawn, ax=axis, label=title)
+        if has_one.any():
+            norm = "log" if is_dose else None
+            drawn = axis.scatter(x[has_one], y[has_one], c=values[has_one], cmap="viridis", norm=norm, s=28)
+            axis.figure.colorbar(drawn, ax=axis, label=title)
     else:
         colours_of = color if isinstance(color, str) else None
         in_order = TIERS if color == "support" else sorted(values.unique())

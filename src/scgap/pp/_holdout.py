@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -63,11 +63,10 @@ def named_cells(
         rows = [{str(name): values for name, values in (holdout or {}).items()}]
     mask = np.zeros(len(obs), bool)
     text_of = dict.fromkeys(design.group_cols, group_text) | dict.fromkeys(design.target_cols, partial(_joined, design))
-    levels = {column: _levels(obs[column]) for column in {column for row in rows for column in row}}
+    used = {column for row in rows for column in row}
+    levels = {column: _levels(obs[column], text_of.get(column)) for column in used}
     for row in filter(None, rows):
-        cells = np.logical_and.reduce(
-            [_holds(column, levels[column], values, text_of.get(column)) for column, values in row.items()]
-        )
+        cells = np.logical_and.reduce([_holds(column, levels[column], values) for column, values in row.items()])
         if set(row) <= set(design.columns):
             # A condition may be written in several ways, B+A for A+B: none of its cells may train.
             cells = np.isin(of_cell, of_cell[cells & (of_cell >= 0)])
@@ -80,31 +79,38 @@ def _joined(design: Design, label: Any) -> str:
     return (design.sep or "").join(sorted(split_label(label, design)))
 
 
-def _levels(column: pd.Series) -> tuple[np.ndarray, pd.Series]:
-    """Which of its distinct values each cell has (n_obs,), and these values: a table may ask for them row by row."""
-    codes, levels = pd.factorize(exact(column), use_na_sentinel=False)
-    return codes, pd.Series(levels, dtype=object)
+class Levels(NamedTuple):
+    """The distinct values of a column, read once: a table may ask for them row by row."""
+
+    of_cell: np.ndarray
+    """Position (n_obs,) of each cell's value."""
+    text: pd.Series
+    """What is alike is the same; missing where the value is."""
+    numbers: pd.Series | None
+    """None of names, of which 1 and 01 are two."""
+    text_of: Callable[[Any], str]
 
 
-def _holds(
-    column: str, levels: tuple[np.ndarray, pd.Series], values: Any, text_of_name: Callable[[Any], str] | None
-) -> np.ndarray:
-    """Boolean (n_obs,): cells that hold one of the values in a column; of names ``text_of_name`` says what is alike."""
-    codes, found = levels
-    text_of = text_of_name or group_text
-    text, numbers = found.map(text_of).where(found.notna()), pd.to_numeric(found, errors="coerce")
-    chosen = np.zeros(len(found), bool)
+def _levels(column: pd.Series, text_of_name: Callable[[Any], str] | None) -> Levels:
+    codes, found = pd.factorize(exact(column), use_na_sentinel=False)
+    values, text_of = pd.Series(found, dtype=object), text_of_name or group_text
+    numbers = pd.to_numeric(values, errors="coerce") if text_of_name is None else None
+    return Levels(codes, values.map(text_of).where(values.notna()), numbers, text_of)
+
+
+def _holds(column: str, levels: Levels, values: Any) -> np.ndarray:
+    """Boolean (n_obs,): cells that hold one of the values in a column."""
+    chosen = np.zeros(len(levels.text), bool)
     for value in [values] if isinstance(values, str) or not np.iterable(values) else values:
-        # Doses are compared as numbers: the column may hold '10' and the call 10.0, or the other way round.
-        same = (text == text_of(value)).to_numpy(bool)
-        if text_of_name is None:
-            same = same | (numbers == pd.to_numeric(value, errors="coerce")).to_numpy(bool)
+        name = levels.text_of(value)
+        same = (levels.text == name).to_numpy(bool)
+        if levels.numbers is not None:
+            # Doses are compared as numbers: the column may hold '10' and the call 10.0, or the other way round.
+            same = same | (levels.numbers == pd.to_numeric(value, errors="coerce")).to_numpy(bool)
         if not same.any():
-            raise KeyError(
-                not_found(text_of(value) or str(value), f"adata.obs[{column!r}]", sorted(set(text.dropna())))
-            )
+            raise KeyError(not_found(name or str(value), f"adata.obs[{column!r}]", sorted(set(levels.text.dropna()))))
         chosen |= same
-    return chosen[codes]
+    return chosen[levels.of_cell]
 
 
 def _perturbations(conditions: Sequence[Condition]) -> list[Hashable]:

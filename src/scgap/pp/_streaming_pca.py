@@ -21,6 +21,7 @@ from scgap._adata import (
     get_modality,
     is_csc_file,
     iter_chunks,
+    keep_map,
     take_features,
 )
 from scgap._checks import choice, text, whole_number
@@ -159,6 +160,7 @@ def streaming_pca(
     keys = ("X_pca", "PCs", "pca") if key_added is None else (check_key(key_added),) * 3
     adata = get_modality(data, mod)
     check_writable(adata, copy=copy)
+    keep_map(adata, keys[2])
     mask, mask_name = _read_mask(adata, mask_var)
     stored: Any = adata.X if layer is None else adata.layers.get(text("layer", layer))
     if is_csc_file(stored):
